@@ -1,0 +1,1 @@
+"""Metrics: `lm` (perplexity, KL, agreement) and `continuations` (ranking and exact match of answers)."""

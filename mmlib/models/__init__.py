@@ -1,0 +1,1 @@
+"""Models of the studies: `lm` imports and opens language-model checkpoints."""

@@ -1,0 +1,77 @@
+"""One seaborn theme and the few figure types that the studies share. Plumbing: draws numbers, never makes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+# Colour-blind safe; an arm keeps its colour in every figure of the project.
+PALETTE = {"GPTQ": "#0072B2", "RTN": "#D55E00", "bitsandbytes": "#009E73", "16-bit": "#444444"}
+VERDICT_COLOURS = {
+    "reproduced": "#1a7f37",
+    "consistent-at-reduced-scale": "#1a7f37",
+    "direction-only": "#9a6700",
+    "not-reproduced": "#cf222e",
+    "contradicted": "#82071e",
+    "inconclusive": "#6e7781",
+    "stale": "#6e7781",
+    "not-attempted": "#afb8c1",
+}
+
+
+def theme() -> None:
+    """The project's look; call once per notebook."""
+    import matplotlib as mpl
+    import seaborn as sns
+
+    sns.set_theme(context="notebook", style="whitegrid", font_scale=0.9)
+    mpl.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "figure.constrained_layout.use": True})
+    mpl.rcParams["axes.titlelocation"] = "left"
+
+
+def curves(ax: Axes, table: DataFrame, *, x: str, y: str, low: str, high: str, by: str, style: str) -> None:
+    """Lines with interval bars: one colour per `by`, one dash pattern per `style`.
+
+    Args:
+        table: one row per point with columns x, y, low, high, by, style. Points are spread a little along x
+            so that bars do not hide one another.
+    """
+    groups = list(table.groupby([by, style], sort=True))
+    patterns = {name: pattern for name, pattern in zip(sorted(table[style].unique()), ("-", "--", ":"), strict=False)}
+    for number, ((colour, dash), part) in enumerate(groups):
+        part = part.sort_values(x)
+        positions = part[x] + (number - (len(groups) - 1) / 2) * 0.06
+        bars = [part[y] - part[low], part[high] - part[y]]
+        ax.errorbar(positions, part[y], yerr=bars, color=PALETTE.get(colour), linestyle=patterns[dash], marker="o",
+                    markersize=4, capsize=3, linewidth=1.6, label=f"{colour}, {dash}")  # fmt: skip
+
+
+def reference_line(ax: Axes, value: float, label: str) -> None:
+    """A horizontal line with its meaning written on it: a baseline or a chance level."""
+    ax.axhline(value, color=PALETTE["16-bit"], linewidth=1, linestyle=(0, (1, 2)), zorder=0)
+    ax.annotate(label, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+
+
+def forest(ax: Axes, rows: list[dict[str, Any]]) -> None:
+    """Ledger rows as effects with intervals, the criterion's margin shaded, the verdict as colour and text."""
+    for y, row in enumerate(reversed(rows)):
+        colour = VERDICT_COLOURS[row["verdict"]]
+        low_edge, high_edge = criterion_region(row)
+        ax.fill_betweenx([y - 0.38, y + 0.38], low_edge, high_edge, color="#2da44e", alpha=0.12, linewidth=0)
+        if row["effect"] is not None:
+            ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
+            ax.plot(row["effect"], y, "o", color=colour)
+        ax.annotate(row["verdict"], (1.01, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=8)
+    ax.axvline(0, color="#444444", linewidth=1)
+    ax.set_yticks(range(len(rows)), [row["id"] for row in reversed(rows)])
+
+
+def criterion_region(row: dict[str, Any], far: float = 100.0) -> tuple[float, float]:
+    """Where the whole interval must lie for the claim to hold: shaded in `forest`."""
+    criterion, margin = row["criterion"], row["margin"]
+    if criterion["kind"] == "equivalence":
+        return -margin, margin
+    return (-far, -margin) if criterion["direction"] == "negative" else (margin, far)
