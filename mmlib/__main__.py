@@ -78,7 +78,8 @@ def _notebooks(root: Path, fix: bool) -> None:
     problems = notebooks.check(root)
     print("\n".join(problems) or "all notebooks are in canonical form")
     if problems:
-        raise UserError(f"{len(problems)} problems in notebooks/", "run `python -m mmlib notebooks --fix`, mend the rest")
+        remedy = "run `python -m mmlib notebooks --fix`, mend the rest"
+        raise UserError(f"{len(problems)} problems in notebooks/", remedy)
 
 
 def main(argv: list[str] | None = None) -> int:

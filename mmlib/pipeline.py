@@ -84,8 +84,8 @@ def scratch_copy(root: Path, profile: str) -> Path:
         if not (copy / name).exists():
             shutil.copyfile(root / name, copy / name)
     # reflink/hardlink first: data/ is 150 MB and must not be copied for every profile.
-    local = f"[core]\n    no_scm = true\n[cache]\n    dir = {root / '.dvc/cache'}\n    type = \"reflink,hardlink,copy\"\n"
-    store.atomic_write(copy / ".dvc/config.local", local)
+    cache = f'[cache]\n    dir = {root / ".dvc/cache"}\n    type = "reflink,hardlink,copy"\n'
+    store.atomic_write(copy / ".dvc/config.local", "[core]\n    no_scm = true\n" + cache)
     run_dvc(copy, "checkout", "--quiet", "data.dvc")
     return copy
 

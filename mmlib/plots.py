@@ -64,7 +64,8 @@ def forest(ax: Axes, rows: list[dict[str, Any]]) -> None:
         if row["effect"] is not None:
             ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
             ax.plot(row["effect"], y, "o", color=colour)
-        ax.annotate(row["verdict"], (1.01, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=8)
+        beside = {"xy": (1.01, y), "xycoords": ("axes fraction", "data")}
+        ax.annotate(row["verdict"], va="center", color=colour, fontsize=8, **beside)
     ax.axvline(0, color="#444444", linewidth=1)
     ax.set_yticks(range(len(rows)), [row["id"] for row in reversed(rows)])
 

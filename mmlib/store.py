@@ -118,9 +118,7 @@ def _hash_file(path: Path | str, name: str) -> str:
 
 def _listing(folder: Path) -> dict[str, dict[str, Any]]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {
-        p.relative_to(folder).as_posix(): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files
-    }
+    return {p.relative_to(folder).as_posix(): {"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files}
 
 
 def write_manifest(folder: Path | str, **extra: Any) -> dict[str, Any]:

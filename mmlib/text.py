@@ -36,9 +36,7 @@ def documents(root: Path, part: str) -> list[str]:
     return [record["text"] for record in records if record["package"] in PARTS[part]]
 
 
-def windows(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], count: int, tokens: int, seed: int
-) -> Tensor:
+def windows(tokenizer: PreTrainedTokenizerBase, texts: list[str], count: int, tokens: int, seed: int) -> Tensor:
     """`count` windows of `tokens` token ids, each the beginning of another randomly drawn document.
 
     Documents shorter than a window are passed over, so no window crosses a document border.

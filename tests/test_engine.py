@@ -74,7 +74,10 @@ def test_a_damaged_shard_is_computed_again(tmp_path):
 
 def test_kill_9_then_resume_computes_only_what_is_missing(tmp_path):
     log = tmp_path / "log"
-    code = "from tests.test_engine import run\nimport sys, pathlib\nrun(pathlib.Path(sys.argv[1]), engine='process', workers=2)"
+    code = (
+        "from tests.test_engine import run\nimport sys, pathlib\n"
+        "run(pathlib.Path(sys.argv[1]), engine='process', workers=2)"
+    )
     environment = {**os.environ, "SHARD_LOG": str(log), "SHARD_SLEEP": "0.5"}
     here = Path(__file__).resolve().parent.parent
     job = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=here)

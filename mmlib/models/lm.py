@@ -40,7 +40,8 @@ def import_hub(hub_id: str, revision: str) -> tuple[PreTrainedModel, PreTrainedT
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise UserError(f"hub revision `{revision}` of {hub_id} is not a commit", "set lm.hub_revision to 40 hex digits")
+        culprit = f"hub revision `{revision}` of {hub_id} is not a commit"
+        raise UserError(culprit, "set lm.hub_revision to 40 hex digits")
     model = AutoModelForCausalLM.from_pretrained(
         hub_id, revision=revision, dtype=torch.float32, use_safetensors=True
     ).eval()
@@ -93,17 +94,13 @@ def complete_greedily(
     import torch
 
     texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
     answers = []
     for text in texts:  # one by one: left padding in a batch would shift float32 sums between variants
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(model.device)
         with torch.inference_mode():
-            out = model.generate(
-                **ids, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id
-            )
+            out = model.generate(**ids, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
         answers.append(tokenizer.decode(out[0, ids.input_ids.shape[1] :], skip_special_tokens=True).strip())
     return answers

@@ -119,9 +119,7 @@ def _capitals(root: Path) -> list[Fact]:
 
 
 def _continents(root: Path) -> list[Fact]:
-    return [
-        Fact(r["name"], CONTINENTS[r["continentcode"]], tuple(CONTINENTS.values())) for r in _countries(root)
-    ]
+    return [Fact(r["name"], CONTINENTS[r["continentcode"]], tuple(CONTINENTS.values())) for r in _countries(root)]
 
 
 def _demonyms(root: Path) -> list[Fact]:

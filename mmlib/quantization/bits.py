@@ -121,8 +121,9 @@ def quantized(
     shared: Bench, variant: dict[str, Any], settings: dict[str, Any], root: Path
 ) -> tuple[Any, dict[str, Any], dict[str, float] | None]:
     """The variant's model, its packed size, and GPTQ's loss per kind of linear (None for other methods)."""
-    from mmlib.quantization import bnb, size
     from mmlib.quantization.model import Spec, quantize_model
+
+    from mmlib.quantization import bnb, size
 
     method = variant["method"]
     if method.startswith("bnb-"):

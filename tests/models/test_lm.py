@@ -45,7 +45,7 @@ def test_truncation_keeps_the_first_blocks(tiny_llama):
     lm.truncate(tiny_llama, 1)
     assert list(tiny_llama.model.layers) == [first] and tiny_llama.config.num_hidden_layers == 1
     assert tiny_llama(torch.tensor([[1, 2, 3]])).logits.shape[1] == 3
-    with pytest.raises(UserError, match="lm.layers is 5"):
+    with pytest.raises(UserError, match=r"lm\.layers is 5"):
         lm.truncate(tiny_llama, 5)
 
 

@@ -1,0 +1,89 @@
+"""Tables of the bit-width report: our levels with intervals, and the paper's Table 1 beside them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlib.stats import mean_interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+PUBLISHED = Path(__file__).with_name("published_table1.csv")
+METHODS = {"gptq": "GPTQ", "rtn": "RTN", "bnb-int8": "bitsandbytes", "bnb-nf4": "bitsandbytes", "none": "16-bit"}
+
+
+def published() -> DataFrame:
+    """Table 1 of the paper (camera-ready): model size, bits, scores in percent, WikiText perplexity."""
+    import pandas
+
+    return pandas.read_csv(PUBLISHED)
+
+
+def levels(results: list[dict[str, Any]], evidence: dict[str, Any]) -> DataFrame:
+    """One row per arm and metric: `value, low, high` (95 %), with what the arm is.
+
+    Scores are in percent, `nll` and `kl` in nats per token; intervals resample items (or windows) and seeds.
+    """
+    import numpy
+    import pandas
+
+    arms = {result["variant"]["arm"]: result for result in reversed(results)}
+    rows = []
+    for metric, declared in sorted(evidence["metrics"].items()):
+        units = evidence["units"][declared["units"]]
+        scale = 1 if metric in ("nll", "kl") else 100
+        for arm, seeds in sorted(declared["values"].items()):
+            strata = [unit.split("/")[0] for unit in units]
+            interval = mean_interval(scale * numpy.array(list(seeds.values()), dtype=float), strata=strata)
+            rows.append({"arm": arm, "metric": metric, "value": interval.effect, "low": interval.low,
+                         "high": interval.high, "n": len(units), "seeds": len(seeds), **_facts(arms[arm])})  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
+def _facts(result: dict[str, Any]) -> dict[str, Any]:
+    variant = result["variant"]
+    grid = "row" if variant["group"] is None else f"group {variant['group']}"
+    return {
+        "method": METHODS[variant["method"]],
+        "bits": variant["bits"],
+        "grid": grid if variant["method"] in ("gptq", "rtn") else "own",
+        "packed_bits": round(result["size"]["bits_per_weight"], 2),
+        "megabytes": round(result["size"]["total_bytes"] / 1e6, 1),
+    }
+
+
+def table(frame: DataFrame, shots: int) -> DataFrame:
+    """The levels in the layout of Table 1: an arm per row, a measure per column."""
+    keys = ["bits", "method", "grid", "packed_bits", "megabytes"]
+    wide = frame.pivot(index=["arm", *keys], columns="metric", values="value").reset_index()
+    wide["perplexity"] = wide["nll"].map(math.exp)
+    order = [("16-bit", "GPTQ", "RTN", "bitsandbytes").index(m) for m in wide["method"]]
+    wide = wide.assign(order=order).sort_values(["bits", "order", "grid"], ascending=[False, True, True])
+    names = {
+        "icl_em_0shot": "exact 0-shot %", f"icl_em_{shots}shot": f"exact {shots}-shot %",
+        "icl_rank_0shot": "rank 0-shot %", f"icl_rank_{shots}shot": f"rank {shots}-shot %",
+        "perplexity": "perplexity", "kl": "KL to 16-bit", "top1": "same top-1 %",
+    }  # fmt: skip
+    return wide[[*keys, *names]].rename(columns={**names, "packed_bits": "packed bits", "megabytes": "MB"})
+
+
+def by_task(results: list[dict[str, Any]], evidence: dict[str, Any], metric: str) -> DataFrame:
+    """Mean of a metric (percent) per task and arm, over seeds."""
+    import numpy
+    import pandas
+
+    tasks = [unit.split("/")[0] for unit in evidence["units"]["icl"]]
+    rows = {}
+    for arm, seeds in evidence["metrics"][metric]["values"].items():
+        means = numpy.array(list(seeds.values()), dtype=float).mean(0)
+        rows[arm] = {task: 100 * means[[t == task for t in tasks]].mean() for task in sorted(set(tasks))}
+    return pandas.DataFrame(rows).T
+
+
+def samples(results: list[dict[str, Any]], arms: list[str]) -> dict[str, list[str]]:
+    """What each arm answered to the fixed prompts (the first calibration seed where there are several)."""
+    found = {r["variant"]["arm"]: r["samples"] for r in results if r["samples"] is not None}
+    return {arm: found[arm] for arm in arms if arm in found}
