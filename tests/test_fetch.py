@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -201,21 +202,17 @@ project.fetch()
     assert len(project.files()) == 4 and project.asked == []
 
 
-def test_two_fetches_at_once_do_not_meet(project):
-    errors = []
-
-    def run():
-        try:
-            project.fetch()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors and sorted(project.asked) == ["alpha==1", "beta==1"]
+def test_a_second_fetch_waits_for_the_first(project, capsys):
+    (project.root / ".scratch/wheels").mkdir(parents=True)
+    second = threading.Thread(target=project.fetch)
+    with (project.root / ".scratch/wheels/lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_SH)
+        second.start()
+        second.join(0.3)
+        assert second.is_alive() and project.asked == []
+    second.join(10)
+    assert len(project.files()) == 4
+    assert "another fetch is running" in capsys.readouterr().out
 
 
 def test_the_real_assets_are_complete():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+import sys
 import zipfile
 
 import pytest
@@ -132,7 +133,9 @@ def test_pip_takes_the_pinned_platform_from_the_users_index(tmp_path, pip_index)
     content = archive({f"pkg-1.0.dist-info/{name}": text.encode() for name, text in info.items()})
     name = "pkg-1.0-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
     (pip_index / name).write_bytes(content)
-    (pip_index / "pkg-1.0.tar.gz").write_bytes(b"a source distribution is never taken")
+    host = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    for decoy in (f"pkg-1.0-{host}-{host}-manylinux_2_29_x86_64.whl", "pkg-1.0.tar.gz"):
+        (pip_index / decoy).write_bytes(b"what the host itself would take")
     target = tmp_path / "wheels"
     target.mkdir()
     wheels.pip_download(Wheel("pkg==1.0", name, 0, ""), target, False)
