@@ -49,10 +49,11 @@ def score(
     logits, rows_at = _packed_logits(model, tokenizer, prefix, rows)
     result: dict[str, list[float]] = {"ranking": [], "exact": [], "logprob": []}
     for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
-        logp = logits[rows_at[number]].log_softmax(-1)  # (Q, V) of this row
-        sums = [_span_logprob(logp, row, span) for span in row.spans]
+        own = logits[rows_at[number]]  # (Q, V) of this row
+        total = own.logsumexp(-1)  # cheaper than log_softmax, which writes all of V again
+        sums = [_span_logprob(own, total, row, span) for span in row.spans]
         result["ranking"].append(float(sums.index(max(sums)) == question.gold))
-        result["exact"].append(float(_is_greedy(logp, row, row.spans[question.gold], tokenizer)))
+        result["exact"].append(float(_is_greedy(own, row, row.spans[question.gold], tokenizer)))
         result["logprob"].append(sums[question.gold])
     return result
 
@@ -121,13 +122,14 @@ def _predictors(row: _Row, span: tuple[int, int]) -> list[int]:
     return [row.query_length - 1, *range(span[0], span[1] - 1)]
 
 
-def _span_logprob(logp: Tensor, row: _Row, span: tuple[int, int]) -> float:
-    return logp[_predictors(row, span), row.ids[span[0] : span[1]]].sum().item()
+def _span_logprob(logits: Tensor, total: Tensor, row: _Row, span: tuple[int, int]) -> float:
+    at = _predictors(row, span)
+    return (logits[at, row.ids[span[0] : span[1]]] - total[at]).sum().item()
 
 
-def _is_greedy(logp: Tensor, row: _Row, span: tuple[int, int], tokenizer: PreTrainedTokenizerBase) -> bool:
+def _is_greedy(logits: Tensor, row: _Row, span: tuple[int, int], tokenizer: PreTrainedTokenizerBase) -> bool:
     tokens = row.ids[span[0] : span[1]]
-    if logp[_predictors(row, span)].argmax(-1).tolist() != tokens:
+    if logits[_predictors(row, span)].argmax(-1).tolist() != tokens:
         return False
-    following = tokenizer.decode([logp[span[1] - 1].argmax().item()])
+    following = tokenizer.decode([logits[span[1] - 1].argmax().item()])
     return not following[:1].isalnum()

@@ -58,7 +58,7 @@ class Bench:
     tokenizer: Any
     original: dict[str, Tensor]
     windows: Tensor  # (W, L) test token ids
-    reference: Tensor  # (W, L, d) final hidden states of the 16-bit model
+    reference: Tensor  # (W, L, V) log-probabilities of the 16-bit model
     tasks: tuple[abilities.Task, ...]
 
 
@@ -77,7 +77,7 @@ def bench(root: Path, settings_json: str) -> Bench:
     windows = test_windows(tokenizer, settings, root)
     tasks = tuple(task_list(settings, root))
     original = {name: value.clone() for name, value in model.state_dict().items()}
-    return Bench(model, tokenizer, original, windows, lm.hidden_states(model, windows), tasks)
+    return Bench(model, tokenizer, original, windows, lm.log_probabilities(model, windows), tasks)
 
 
 def task_list(settings: dict[str, Any], root: Path) -> list[abilities.Task]:
@@ -121,23 +121,22 @@ def quantized(
     shared: Bench, variant: dict[str, Any], settings: dict[str, Any], root: Path
 ) -> tuple[Any, dict[str, Any], dict[str, float] | None]:
     """The variant's model, its packed size, and GPTQ's loss per kind of linear (None for other methods)."""
+    from mmlib.quantization import bnb, size
     from mmlib.quantization.model import Spec, quantize_model
 
-    from mmlib.quantization import bnb, size
-
-    method = variant["method"]
+    model, method, bits = shared.model, variant["method"], variant["bits"]
     if method.startswith("bnb-"):
-        model = bnb.apply(shared.model, method.removeprefix("bnb-"))
-        return model, size.account(model, bits=variant["bits"], method=method), None
+        return bnb.apply(model, method.removeprefix("bnb-")), size.account(model, method, bits), None
     if method == "none":
-        return shared.model, size.account(shared.model, bits=16), None
-    spec = Spec(method, variant["bits"], variant["group"], settings["act_order"], settings["damping"])
+        return model, size.account(model, method, bits), None
+    spec = Spec(method, bits, variant["group"], settings["act_order"], settings["damping"])
     calibration = None
     if method == "gptq":
         calibration = calibration_windows(shared.tokenizer, settings, variant["seed"], root)
         text.refuse_overlap(calibration, shared.windows)
-    report = quantize_model(shared.model, spec, calibration)
-    return shared.model, size.account(shared.model, spec=spec), report
+    report = quantize_model(model, spec, calibration)
+    loss = {kind: round(value, 4) for kind, value in report.loss.items()} or None
+    return model, size.account(model, method, bits, spec), loss
 
 
 def _icl(model: Any, shared: Bench, shots: int) -> dict[str, list[float]]:

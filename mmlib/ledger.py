@@ -1,0 +1,238 @@
+"""Claims ledger: every card judged on evidence that still belongs to the code, and its pages.
+
+Evidence belongs to the present if dvc.lock says so: the file has the recorded MD5, and every recorded source,
+notebook and parameter of the stage that made it, and of the stages before that one, is what it was.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mmlib import claims, config, store
+from mmlib.claims import Card, Study
+from mmlib.errors import UserError
+from mmlib.verdicts import VERDICTS, judge
+
+LEDGER, PAGE, README = "results/ledger.json", "reports/LEDGER.md", "README.md"
+MARKS = re.compile(r"(<!-- studies:begin[^>]*-->\n).*?(<!-- studies:end -->)", re.DOTALL)
+Row = dict[str, Any]
+
+
+class Lock:
+    """dvc.lock, and what moved since it was written."""
+
+    def __init__(self, root: Path) -> None:
+        path = root / "dvc.lock"
+        self.root = root
+        self.stages: dict[str, Any] = (config.read_yaml(path) or {}).get("stages", {}) if path.exists() else {}
+        self.made = {out["path"]: (name, out["md5"]) for name in self.stages for out in self._items(name, "outs")}
+        self._memory: dict[str, str] = {}
+
+    def state(self, card: Card) -> tuple[str, str]:
+        """(why the card's evidence is stale, "" if it is not; its recorded MD5).
+
+        The MD5 of the evidence, not of the code: a comment edit that leaves the evidence as it was must leave the
+        ledger as it was, once the stage has run again.
+        """
+        maker, recorded = self.made.get(card.evidence, ("", ""))
+        if maker != card.stage:
+            return f"dvc.lock records no run of {card.stage} that made {card.evidence}", ""
+        path = self.root / card.evidence
+        if not path.is_file():
+            return f"{card.evidence} is missing", recorded
+        if store.md5_file(path) != recorded:
+            return f"{card.evidence} was edited after the run that made it", recorded
+        return self.moved(card.stage), recorded
+
+    def moved(self, stage: str) -> str:
+        """The first dependency or parameter of a stage, or of one before it, that is not as recorded; else ""."""
+        if stage not in self._memory:
+            self._memory[stage] = ""  # a cycle, which DVC refuses anyway, must not hang us
+            self._memory[stage] = self._moved(stage)
+        return self._memory[stage]
+
+    def _moved(self, stage: str) -> str:
+        deps = self._items(stage, "deps")
+        for dep in deps:
+            if self._present(dep["path"], dep.get("md5")) != dep.get("md5"):
+                return f"{dep['path']} changed since {stage} ran"
+        for name, recorded in self.stages[stage].get("params", {}).get(config.PARAMS, {}).items():
+            if self._parameter(name) != recorded:
+                return f"parameter {name} changed since {stage} ran"
+        before = {maker for dep in deps for out, (maker, _) in self.made.items() if _overlap(dep["path"], out)}
+        return next(filter(None, map(self.moved, sorted(before))), "")
+
+    def _present(self, path: str, recorded: str | None) -> str | None:
+        """MD5 of a dependency now; for folders, and outputs not on disk (a clean clone), that of the last run."""
+        if (self.root / path).is_file():
+            return store.md5_file(self.root / path)
+        if path in self.made:
+            return self.made[path][1]
+        kept_out_of_git = path.split("/")[0] in ("data", "results")
+        return recorded if kept_out_of_git or (self.root / path).is_dir() else None
+
+    def _parameter(self, name: str) -> Any:
+        try:
+            return config.values(name, self.root)
+        except UserError:
+            return None
+
+    def _items(self, stage: str, kind: str) -> list[dict[str, Any]]:
+        return self.stages[stage].get(kind) or []
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+def compute(root: Path) -> list[Row]:
+    """A row per card, studies by name, cards in the order of their file."""
+    lock, profile = Lock(root), config.load(root).profile
+    rows = []
+    for study in claims.load_all(root):
+        for card in study.claims:
+            stale, recorded = lock.state(card)
+            evidence = None if stale or card.not_attempted else store.read_json(root / card.evidence)
+            rows.append(judge(card, evidence, profile=profile, stale=stale, lock=recorded))
+    return rows
+
+
+def write(root: Path) -> None:
+    """Compute and write results/ledger.json."""
+    rows = compute(root)
+    store.write_json(root / LEDGER, rows)
+    print(f"ledger: {len(rows)} claims: {_counts(rows)}")
+
+
+def publish(root: Path) -> None:
+    """Render reports/LEDGER.md and the README's table from the ledger as it was written."""
+    for path, text in _pages(root, store.read_json(root / LEDGER)).items():
+        store.atomic_write(root / path, text)
+
+
+def check(root: Path) -> None:
+    """Recompute everything.
+
+    Raises:
+        UserError: if the committed ledger, LEDGER.md or README differs, naming the first claim with both verdicts.
+    """
+    rows = compute(root)
+    remedy = "run `make reproduce`, look at the change, commit it with its cause"
+    for path, text in {LEDGER: store.dump_json(rows), **_pages(root, rows)}.items():
+        found = (root / path).read_text() if (root / path).is_file() else ""
+        if found != text:
+            detail = _first_difference(found, rows) if path == LEDGER else "it is not what the ledger renders to"
+            raise UserError(f"{path}: {detail}", remedy)
+    print(f"ledger: {len(rows)} verdicts recomputed, all as committed")
+
+
+def _first_difference(found: str, rows: list[Row]) -> str:
+    try:
+        committed = {row["id"]: row for row in json.loads(found)}
+    except (ValueError, TypeError, KeyError):
+        return "it is missing or not a ledger"
+    computed = {row["id"]: row for row in rows}
+    for name in [*computed, *committed]:
+        old, new = committed.get(name), computed.get(name)
+        if old != new and old and new:
+            keys = ", ".join(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+            return f"claim {name} is {old['verdict']} there and {new['verdict']} when recomputed (differs in {keys})"
+        if old != new:
+            return f"claim {name} is {'not in the claims' if old else 'missing there'}"
+    return "its bytes differ although its rows do not"
+
+
+def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
+    studies = claims.load_all(root)
+    readme = (root / README).read_text()
+    if not MARKS.search(readme):
+        raise UserError(f"{README} has lost its marks for the table of studies", f"restore it: `git checkout {README}`")
+    table = render_readme_table(rows, studies, minutes(root))
+    return {
+        PAGE: render_markdown(rows, studies),
+        README: MARKS.sub(lambda match: f"{match[1]}{table}{match[2]}", readme),
+    }
+
+
+def minutes(root: Path) -> dict[str, float]:
+    """Minutes of each study at the committed profile: the sum of `meta: {minutes: …}` of its stages in dvc.yaml."""
+    total: dict[str, float] = {}
+    for name, stage in config.read_yaml(root / "dvc.yaml")["stages"].items():
+        study = name.partition("-")[0]
+        total[study] = total.get(study, 0) + stage.get("meta", {}).get("minutes", 0)
+    return total
+
+
+def render_readme_table(rows: list[Row], studies: list[Study], minutes: dict[str, float]) -> str:
+    """Markdown: a line per study with its paper, minutes and how many claims got which verdict."""
+    lines = ["| study | paper | minutes | verdicts |", "|---|---|---|---|"]
+    for study in studies:
+        counts = _counts([row for row in rows if row["study"] == study.study])
+        paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
+        spent = f"{minutes[study.study]:.0f}" if minutes.get(study.study) else "–"
+        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {spent} | {counts} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_markdown(rows: list[Row], studies: list[Study]) -> str:
+    """The text of reports/LEDGER.md: legend, a table per study, criteria with their history."""
+    profile = rows[0]["profile"] if rows else "none"
+    head = [
+        "# Claims ledger",
+        "",
+        "Rendered by `python -m mmlib publish`; recomputed and compared in every test run.",
+        f"Profile of the runs: **{profile}**. Effects are treatment minus control with 95 % intervals.",
+        "",
+        "| verdict | means |",
+        "|---|---|",
+        *(f"| {name} | {text} |" for name, text in VERDICTS.items()),
+    ]
+    for study in studies:
+        mine = {row["id"]: row for row in rows if row["study"] == study.study}
+        head += ["", f"## {study.study}", "", f"[{study.paper.title}]({study.paper.url}). {study.paper.citation}.", ""]
+        head += ["| claim | statement | published | ours [95 %] | criterion | n | seeds | verdict | why |",
+                 "|---|---|---|---|---|---|---|---|---|", *map(_line, mine.values())]  # fmt: skip
+        head += ["", "### Contrasts, requirements and history", ""]
+        head += [text for card in study.claims for text in _history(card)]
+    return "\n".join(head) + "\n"
+
+
+def _line(row: Row) -> str:
+    paper, unit = row["published"], row["effect_unit"]
+    cells = [
+        row["id"],
+        f"{row['statement']} ({row['place']})",
+        f"{paper['effect']:+.3g} {unit}: {paper['label']}" if paper else "none confirmed",
+        "–" if row["effect"] is None else f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}] {unit}",
+        _criterion(row["criterion"]),
+        "–" if row["n_asked"] is None else f"{row['n_used']} of {row['n_asked']} {row['unit']}s",
+        f"{row['seeds']} of {row['seeds_asked']}",
+        f"**{row['verdict']}**",
+        row["reason"],
+    ]
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _history(card: Card) -> list[str]:
+    contrast = " minus ".join(f"`{side.metric}` of `{side.arm}`" for side in (card.treatment, card.control))
+    validity = f"; requires {card.requires}" if card.requires else ""
+    changes = (f"  * {change.date}: {change.change} (`{change.fingerprint}`)" for change in card.history)
+    return [f"* **{card.id}**, version {card.version}: {contrast}, times {card.scale:g}{validity}", *changes]
+
+
+def _criterion(criterion: dict[str, Any]) -> str:
+    margin = f"{criterion['margin']:g}"
+    return f"within ±{margin}" if criterion["kind"] == "equivalence" else f"{criterion['direction']}, beyond {margin}"
+
+
+def _counts(rows: list[Row]) -> str:
+    counts = Counter(row["verdict"] for row in rows)
+    return " · ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

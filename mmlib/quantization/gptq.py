@@ -1,0 +1,112 @@
+"""GPTQ of one weight matrix, given the Hessian of its inputs (Frantar et al. 2022; sheet section 4).
+
+Works on the transposed weight (in, out): a column of the paper is then a contiguous row in memory, which makes
+the loop over columns about as fast as its arithmetic. Rows of the weight are independent given H, so linears that
+read the same input (q, k, v; gate, up) are stacked and share one loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmlib.errors import UserError
+from mmlib.quantization.grid import check_group, fit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 64  # measured: twice as fast as the reference's 128 here; the result is the same
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Result of GPTQ: dequantized weight (out, in) and each output row's loss (out,).
+
+    Summed over rows the loss is 1/2 tr((W - Q) H (W - Q)^T) with the damped H.
+    """
+
+    weight: Tensor
+    loss: Tensor
+
+
+def hessian(inputs: Tensor) -> Tensor:
+    """Running mean over tokens of 2 x x^T in float32: (tokens, in) -> (in, in). Only its shape matters."""
+    flat = inputs.reshape(-1, inputs.shape[-1]).float()
+    return flat.T @ flat * (2.0 / flat.shape[0])
+
+
+def inverse_factor(h: Tensor, damping: float, layer: str = "matrix") -> Tensor:
+    """Upper Cholesky factor U of the damped inverse Hessian: H^-1 = U^T U (in, in)."""
+    import torch
+
+    damped = h + damping * h.diagonal().mean() * torch.eye(len(h), dtype=h.dtype, device=h.device)
+    try:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        return torch.linalg.cholesky(inverse, upper=True)
+    except torch.linalg.LinAlgError as error:
+        culprit = f"the Hessian of {layer} is not positive definite at damping {damping}"
+        raise UserError(culprit, "raise quantization damping or give more calibration tokens") from error
+
+
+def gptq(
+    weight: Tensor,
+    h: Tensor,
+    bits: int,
+    group: int | None = None,
+    *,
+    damping: float = 0.01,
+    act_order: bool = True,
+    symmetric: bool = False,
+    block: int = BLOCK,
+    layer: str = "matrix",
+) -> Rounded:
+    """Quantize a weight column by column, letting later columns make up for each rounding error.
+
+    With groups the grid of a group is fitted when the loop reaches it, to the weights as corrected so far (the
+    reference's behaviour); with act-order a group is then a run of the permuted columns, so the packed format
+    needs an index of groups.
+
+    Args:
+        weight: (out, in).
+        h: Hessian of the inputs (in, in); it is not changed.
+        group: inputs per grid; None for one grid per row.
+        block: lazy-update width; it changes speed, not the result.
+    """
+    import torch
+
+    size = check_group(layer, weight.shape[1], group)
+    h, columns = h.clone(), weight.T.contiguous()  # (in, out)
+    dead = h.diagonal() == 0
+    h.diagonal()[dead] = 1.0
+    columns[dead] = 0.0
+    order = torch.argsort(h.diagonal(), descending=True, stable=True) if act_order else torch.arange(len(h))
+    factor = inverse_factor(h[order][:, order], damping, layer)
+    # A block as wide as a group: every grid is then fitted to weights that carry all earlier corrections.
+    width = block if group is None else size
+    quantized, loss = _columns(columns[order], factor, bits, size, symmetric, width)
+    result = torch.empty_like(quantized)
+    result[order] = quantized
+    return Rounded(result.T.contiguous(), loss)
+
+
+def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, block: int) -> tuple[Tensor, Tensor]:
+    """The loop: `w` (in, out) in processing order is overwritten; returns quantized (in, out), loss (out,)."""
+    import torch
+
+    quantized, loss = torch.empty_like(w), w.new_zeros(w.shape[1])
+    errors = w.new_empty(min(block, len(w)), w.shape[1])
+    diagonal = factor.diagonal().tolist()
+    for start in range(0, len(w), block):
+        end = min(start + block, len(w))
+        if start % size == 0:
+            grid = fit(w[start : start + size], bits, dim=0, symmetric=symmetric)
+        for j in range(start, end):
+            q = torch.sub(grid.codes(w[j : j + 1]), grid.zero, out=quantized[j : j + 1]).mul_(grid.scale)
+            error = torch.sub(w[j], q[0], out=errors[j - start]).div_(diagonal[j])
+            if j + 1 < end:
+                w[j + 1 : end].addr_(factor[j, j + 1 : end], error, alpha=-1)
+        done = errors[: end - start]
+        loss += done.square().sum(0) / 2
+        w[end:].addmm_(factor[start:end, end:].T, done, alpha=-1)
+    return quantized, loss
