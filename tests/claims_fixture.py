@@ -127,16 +127,21 @@ def _locked(root: Path) -> dict[str, Any]:
     def files(*paths: str) -> list[dict[str, str]]:
         return [{"path": path, "hash": "md5", "md5": store.md5_file(root / path)} for path in paths]
 
-    folder = {"path": "results/demo/model", "hash": "md5", "md5": "0" * 32 + ".dir"}
-    data = {"path": "data/text", "hash": "md5", "md5": "1" * 32 + ".dir"}
+    def folder(path: str) -> dict[str, str]:
+        return {"path": path, "hash": "md5", "md5": "0" * 32 + ".dir"}
+
     return {
         "demo-before": {
-            "deps": [*files("mmlib/before.py"), data],
+            "deps": [*files("mmlib/before.py"), folder("data/text")],
             "params": {"params.yaml": {"lm": config.values("lm", root)}},
-            "outs": [folder],
+            "outs": [folder("results/demo/model")],
         },
         STAGE: {
-            "deps": [*files("mmlib/demo.py", "notebooks/demo/01.ipynb"), folder, data],
+            "deps": [
+                *files("mmlib/demo.py", "notebooks/demo/01.ipynb"),
+                folder("results/demo/model"),
+                folder("data/text"),
+            ],
             "params": {"params.yaml": {"quantization.bits.damping": 0.01}},
             "outs": files(EVIDENCE),
         },

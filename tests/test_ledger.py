@@ -207,8 +207,17 @@ def test_the_page_shows_effect_margin_reason_and_history(committed):
     page = (committed / ledger.PAGE).read_text()
     row = ledger.compute(committed)[0]
     line = next(text for text in page.splitlines() if text.startswith("| D1-loss"))
-    for part in (f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}] points", "negative, beyond 10",
-                 "160 of 160 items", "3 of 3", "**consistent-at-reduced-scale**", row["reason"], "none confirmed"):  # fmt: skip
+    numbers = f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}] points"
+    verdict = "**consistent-at-reduced-scale**"
+    for part in (
+        numbers,
+        "negative, beyond 10",
+        "160 of 160 items",
+        "3 of 3",
+        verdict,
+        row["reason"],
+        "none confirmed",
+    ):
         assert part in line
     assert "2026-01-02: first version (`" in page and "[A Paper](https://example.org). Doe 2026." in page
     assert page.count("\n| D") == 4 and "`em` of `small` minus `em` of `big`, times 100" in page
