@@ -32,8 +32,11 @@ def log_probabilities(model: PreTrainedModel, windows: Tensor) -> Tensor:
     import torch
 
     states = hidden_states(model, windows)
+    result = torch.empty(*states.shape[:2], model.config.vocab_size)
     with torch.inference_mode():
-        return torch.stack([model.lm_head(state).log_softmax(-1) for state in states])
+        for number, state in enumerate(states):
+            result[number] = model.lm_head(state).log_softmax(-1)
+    return result
 
 
 def window_metrics(model: PreTrainedModel, windows: Tensor, reference: Tensor) -> dict[str, list[float]]:

@@ -7,6 +7,7 @@ read the same input (q, k, v; gate, up) are stacked and share one loop.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class Rounded:
 
     weight: Tensor
     loss: Tensor
+    seconds: tuple[float, float]  # Cholesky, column loop
 
 
 def hessian(inputs: Tensor) -> Tensor:
@@ -80,14 +82,16 @@ def gptq(
     dead = h.diagonal() == 0
     h.diagonal()[dead] = 1.0
     columns[dead] = 0.0
+    started = time.perf_counter()
     order = torch.argsort(h.diagonal(), descending=True, stable=True) if act_order else torch.arange(len(h))
     factor = inverse_factor(h[order][:, order], damping, layer)
+    middle = time.perf_counter()
     # A block as wide as a group: every grid is then fitted to weights that carry all earlier corrections.
     width = block if group is None else size
     quantized, loss = _columns(columns[order], factor, bits, size, symmetric, width)
     result = torch.empty_like(quantized)
     result[order] = quantized
-    return Rounded(result.T.contiguous(), loss)
+    return Rounded(result.T.contiguous(), loss, (middle - started, time.perf_counter() - middle))
 
 
 def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, block: int) -> tuple[Tensor, Tensor]:

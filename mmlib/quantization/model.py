@@ -101,7 +101,7 @@ def _quantizer(block: nn.Module, number: int, group: tuple[str, ...], spec: Spec
     def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         started = time.perf_counter()
         h = hessian(inputs[0])
-        middle = time.perf_counter()
+        elapsed = time.perf_counter() - started
         parts = [block.get_submodule(kind) for kind in group]
         stacked = torch.cat([part.weight for part in parts])  # rows are independent given H
         layer = f"model.layers.{number}.{group[0]}"
@@ -112,7 +112,8 @@ def _quantizer(block: nn.Module, number: int, group: tuple[str, ...], spec: Spec
             part.weight.data = weight.clone()
             short = kind.split(".")[-1]
             report.loss[short] = report.loss.get(short, 0.0) + loss.sum().item()
-        for name, seconds in (("hessian", middle - started), ("columns", time.perf_counter() - middle)):
+        spent = (("hessian", elapsed), ("cholesky", result.seconds[0]), ("columns", result.seconds[1]))
+        for name, seconds in spent:
             report.seconds[name] = report.seconds.get(name, 0.0) + seconds
 
     return hook

@@ -1,0 +1,43 @@
+"""Seconds of GPTQ on the whole language model, and where they go: `make bench` or `python -m benchmarks.gptq --help`.
+
+Not a test: machines differ. Compare shares, and ratios taken in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from mmlib import store, text
+
+
+def main() -> None:
+    """Print one table row per setting."""
+    import torch
+
+    from mmlib.models.lm import open_checkpoint
+    from mmlib.quantization.bits import CHECKPOINT
+    from mmlib.quantization.model import Spec, quantize_model
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--windows", type=int, default=64, help="calibration windows")
+    parser.add_argument("--tokens", type=int, default=512, help="tokens a window")
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group", type=int, default=64, help="0: one grid per row")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    root = store.project_root()
+    model, tokenizer = open_checkpoint(root / CHECKPOINT)
+    documents = text.documents(root, "calibration")
+    windows = text.windows(tokenizer, documents, arguments.windows, arguments.tokens, seed=0)
+    started = time.perf_counter()
+    report = quantize_model(model, Spec("gptq", arguments.bits, arguments.group or None), windows)
+    total = time.perf_counter() - started
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in sorted(report.seconds.items()))
+    print(f"{windows.numel()} tokens, {arguments.bits} bits, {arguments.threads} threads: {total:.1f} s ({shares})")
+
+
+if __name__ == "__main__":
+    main()

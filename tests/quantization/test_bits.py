@@ -1,0 +1,114 @@
+"""The bit-width study at tiny size: the grid of variants, one real evaluation, the evidence it yields."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from mmlib import store
+from mmlib.errors import UserError
+from mmlib.metrics import lm
+from mmlib.models.lm import save_checkpoint
+from mmlib.quantization import bits, bits_report
+
+SETTINGS = {
+    "calibration_seeds": [0, 1], "calibration_windows": 2, "calibration_tokens": 32, "damping": 0.01,
+    "act_order": True, "text_windows": 3, "text_tokens": 32, "tasks": ["capital", "plural"], "icl_items": 5,
+    "shots": 2, "choices": 4, "sample_tokens": 3,
+}  # fmt: skip
+
+
+def test_the_grid_is_complete_and_free_of_duplicates():
+    made = bits.variants([8, 4, 3, 2], [0, 64], [0, 1, 2])
+    assert len({v["name"] for v in made}) == len(made) == 4 * 2 * 3 + 4 * 2 + 3
+    arms = {v["arm"] for v in made}
+    assert {"16-bit", "bnb-int8", "bnb-nf4", "rtn-w2-row", "gptq-w3-g64"} <= arms and len(arms) == 19
+    assert all((v["seed"] is not None) == (v["method"] == "gptq") for v in made)
+
+
+@pytest.fixture(scope="module")
+def project(root, tokenizer, tmp_path_factory):
+    """Real tables and text, a random two-block model with our tokenizer's vocabulary."""
+    import shutil
+
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    home = tmp_path_factory.mktemp("project")
+    (home / "mmlib").mkdir()
+    shutil.copy(root / "params.yaml", home)
+    shutil.copytree(root / "data/tables", home / "data/tables")
+    (home / "data/text").mkdir()
+    lines = (root / "data/text/docstrings.jsonl").read_text().splitlines()
+    (home / "data/text/docstrings.jsonl").write_text("\n".join(lines[:: len(lines) // 60]) + "\n")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+    )  # fmt: skip
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    save_checkpoint(LlamaForCausalLM(config), tokenizer, home / bits.CHECKPOINT)
+    return home
+
+
+@pytest.fixture
+def evaluate(project, monkeypatch):
+    monkeypatch.chdir(project)
+    bits.bench.cache_clear()
+    threads = torch.get_num_threads()
+    yield lambda variant: bits.evaluate({"variant": variant, "settings": SETTINGS})
+    torch.set_num_threads(threads)
+    bits.bench.cache_clear()
+
+
+def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, project):
+    variants = {v["name"]: v for v in bits.variants([4, 2], [0, 64], [0, 1])}
+    reference = evaluate(variants["16-bit"])
+    assert max(reference["text"]["kl"]) == 0 and min(reference["text"]["top1"]) == 1
+    first = evaluate(variants["gptq-w2-g64/seed0"])
+    evaluate(variants["bnb-int8"])
+    assert evaluate(variants["gptq-w2-g64/seed0"]) == first, "an earlier variant leaks into a later one"
+    assert evaluate(variants["gptq-w2-g64/seed1"])["text"] != first["text"], "the calibration seed has no effect"
+    assert evaluate(variants["16-bit"]) == reference
+    order = [evaluate(variants[name])["text"]["kl"] for name in ("rtn-w4-g64", "rtn-w2-g64")]
+    assert 0 < sum(order[0]) < sum(order[1])
+    json.loads(store.dump_json(first))
+
+
+def test_evidence_and_report_tables_follow_from_results(evaluate, project):
+    made = bits.variants([2], [64], [0, 1])
+    results = [evaluate(v) for v in made]
+    evidence = bits.as_evidence(results, bits.task_list(SETTINGS, project), SETTINGS)
+    assert evidence["n_asked"] == {"icl": 10, "text": 3} and len(evidence["units"]["icl"]) == 10
+    assert evidence["metrics"].keys() == {
+        "icl_em_0shot", "icl_em_2shot", "icl_rank_0shot", "icl_rank_2shot", "nll", "kl", "top1",
+    }  # fmt: skip
+    assert evidence["metrics"]["nll"]["values"]["gptq-w2-g64"].keys() == {"0", "1"}
+    assert evidence["metrics"]["icl_rank_2shot"]["floor"] == 0.25
+
+    levels = bits_report.levels(results, evidence)
+    table = bits_report.table(levels, shots=2).set_index("method")
+    nll = evidence["metrics"]["nll"]["values"]["16-bit"]["-"]
+    assert table.loc["16-bit", "perplexity"] == pytest.approx(lm.perplexity(nll))
+    assert list(table.index) == ["16-bit", "bitsandbytes", "bitsandbytes", "GPTQ", "RTN"]
+    by_task = bits_report.by_task(results, evidence, "icl_rank_2shot")
+    assert set(by_task.columns) == {"capital", "plural"} and by_task.loc["16-bit"].between(0, 100).all()
+    assert bits_report.samples(results, ["16-bit", "gptq-w2-g64"]).keys() == {"16-bit", "gptq-w2-g64"}
+
+
+def test_calibration_text_that_overlaps_the_test_text_stops_the_variant(evaluate, project, monkeypatch):
+    from mmlib import text
+
+    monkeypatch.setattr(text, "PARTS", {"calibration": text.PARTS["test"], "test": text.PARTS["test"]})
+    monkeypatch.setattr(bits, "calibration_windows", lambda tok, s, seed, root: bits.test_windows(tok, s, root))
+    gptq = next(v for v in bits.variants([4], [0], [0]) if v["method"] == "gptq")
+    with pytest.raises(UserError, match="shares 32 tokens with the calibration text"):
+        evaluate(gptq)
+
+
+def test_published_table_holds_the_confirmed_rows():
+    table = bits_report.published()
+    assert len(table) == 14 and set(table["bits"]) == {16, 8, 4, 2}
+    row = table[(table["size"] == "30B") & (table["bits"] == 2)].iloc[0]
+    assert (row["mmlu_0shot"], row["mmlu_5shot"], row["perplexity"]) == (3.7, 26.1, 25.1)
