@@ -73,7 +73,7 @@ def raw_cards() -> list[dict[str, Any]]:
     """One card per kind of claim; all hold on `evidence()`."""
     return [
         raw_card("D1-loss", "em", "small", {"kind": "difference", "direction": "negative", "margin": 10}),
-        raw_card("D2-same", "em", "twin", {"kind": "equivalence", "margin": 5}),
+        raw_card("D2-same", "em", "twin", {"kind": "equivalence", "margin": 8}),
         raw_card("D3-nll", "nll", "small", {"kind": "difference", "direction": "positive", "margin": 0.5}),
         raw_card("D4-nll-same", "nll", "twin", {"kind": "equivalence", "margin": 0.05}),
     ]

@@ -44,6 +44,12 @@ def test_seeds_and_units_add_up_to_the_closed_form():
     assert found.half_width == pytest.approx(error, rel=0.03)
 
 
+def test_three_seeds_are_drawn_two_at_a_time():
+    """Seeds at 0, 1, 2 and no other noise: two draws reach an end in 1/9 of replicates, three draws in 1/27 only."""
+    found = paired_bootstrap(np.repeat([[0.0], [1.0], [2.0]], 10, axis=1), level=0.9)
+    assert (found.low, found.effect, found.high) == (0.0, 1.0, 2.0)
+
+
 def test_units_are_shared_by_the_seeds():
     """Copies of one seed carry no news. Resampling units afresh inside each seed would shrink this by sqrt(8)."""
     row = normal(4, 1, 300)
