@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+BATCH = 20
+
 
 @dataclass(frozen=True)
 class Question:
@@ -27,9 +29,21 @@ class Question:
 
 @dataclass(frozen=True)
 class _Row:
+    """One query and its candidates as the model reads them.
+
+    The last token of a wrong candidate is predicted but never read, so it is left out; gold's last token is read,
+    because what follows it decides whether the word ends there.
+    """
+
     ids: list[int]
     query_length: int
-    spans: list[tuple[int, int]]  # [start, end) of each candidate in ids
+    tokens: list[list[int]]  # of each candidate
+    starts: list[int]  # where each candidate begins in ids
+
+    def predictors(self, number: int) -> list[int]:
+        """Positions whose output predicts candidate `number`: the query's last, then its own but the last."""
+        start = self.starts[number]
+        return [self.query_length - 1, *range(start, start + len(self.tokens[number]) - 1)]
 
 
 def score(
@@ -46,15 +60,18 @@ def score(
         `logprob`: summed log p(gold | prefix, query) in nats.
     """
     rows = [_pack(tokenizer, question) for question in questions]
-    logits, rows_at = _packed_logits(model, tokenizer, prefix, rows)
-    result: dict[str, list[float]] = {"ranking": [], "exact": [], "logprob": []}
-    for number, (row, question) in enumerate(zip(rows, questions, strict=True)):
-        own = logits[rows_at[number]]  # (Q, V) of this row
-        total = own.logsumexp(-1)  # cheaper than log_softmax, which writes all of V again
-        sums = [_span_logprob(own, total, row, span) for span in row.spans]
-        result["ranking"].append(float(sums.index(max(sums)) == question.gold))
-        result["exact"].append(float(_is_greedy(own, row, row.spans[question.gold], tokenizer)))
-        result["logprob"].append(sums[question.gold])
+    result: dict[str, list[float]] = {name: [0.0] * len(rows) for name in ("ranking", "exact", "logprob")}
+    # Rows of similar length share a batch: padding would otherwise cost as much as the answers.
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        for i, logits in zip(batch, _packed_logits(model, tokenizer, prefix, [rows[i] for i in batch]), strict=True):
+            row, gold = rows[i], questions[i].gold
+            total = logits.logsumexp(-1)  # cheaper than log_softmax, which writes all of V again
+            sums = [_logprob(logits, total, row, number) for number in range(len(row.tokens))]
+            result["ranking"][i] = float(sums.index(max(sums)) == gold)
+            result["exact"][i] = float(_is_greedy(logits, row, gold, tokenizer))
+            result["logprob"][i] = sums[gold]
     return result
 
 
@@ -64,12 +81,12 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _pack(tokenizer: PreTrainedTokenizerBase, question: Question) -> _Row:
     ids = _encode(tokenizer, question.query)
-    length, spans = len(ids), []
-    for candidate in question.candidates:
-        tokens = _encode(tokenizer, candidate)
-        spans.append((len(ids), len(ids) + len(tokens)))
-        ids = ids + tokens
-    return _Row(ids, length, spans)
+    length, tokens, starts = len(ids), [], []
+    for number, candidate in enumerate(question.candidates):
+        tokens.append(_encode(tokenizer, candidate))
+        starts.append(len(ids))
+        ids = ids + (tokens[-1] if number == question.gold else tokens[-1][:-1])
+    return _Row(ids, length, tokens, starts)
 
 
 def _layout(row: _Row, prefix: int, width: int) -> tuple[Tensor, Tensor]:
@@ -80,7 +97,7 @@ def _layout(row: _Row, prefix: int, width: int) -> tuple[Tensor, Tensor]:
     own = torch.zeros(width, width, dtype=torch.bool)
     own.fill_diagonal_(True)  # padding sees itself: a row that sees nothing would be NaN
     own[: row.query_length, : row.query_length] = torch.ones(row.query_length, row.query_length).tril().bool()
-    for start, end in row.spans:
+    for start, end in zip(row.starts, [*row.starts[1:], len(row.ids)], strict=True):
         own[start:end, : row.query_length] = True
         own[start:end, start:end] = torch.ones(end - start, end - start).tril().bool()
         positions[start:end] = row.query_length + torch.arange(end - start)
@@ -89,8 +106,8 @@ def _layout(row: _Row, prefix: int, width: int) -> tuple[Tensor, Tensor]:
 
 def _packed_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prefix: str, rows: list[_Row]
-) -> tuple[Tensor, list[slice]]:
-    """Logits of all real positions, rows one after the other, and the slice that belongs to each row."""
+) -> tuple[Tensor, ...]:
+    """Logits (length of the row, V) of every row."""
     import torch
 
     width = max(len(row.ids) for row in rows)
@@ -113,23 +130,16 @@ def _packed_logits(
         ).last_hidden_state
         # Only real positions pay for the output layer, which costs as much as a quarter of all blocks.
         logits = model.lm_head(torch.cat([state[: len(row.ids)] for state, row in zip(states, rows, strict=True)]))
-    ends = torch.tensor([len(row.ids) for row in rows]).cumsum(0).tolist()
-    return logits, [slice(end - len(row.ids), end) for end, row in zip(ends, rows, strict=True)]
+    return logits.split([len(row.ids) for row in rows])
 
 
-def _predictors(row: _Row, span: tuple[int, int]) -> list[int]:
-    """Positions whose output predicts the tokens of a candidate: the query's last, then its own but the last."""
-    return [row.query_length - 1, *range(span[0], span[1] - 1)]
+def _logprob(logits: Tensor, total: Tensor, row: _Row, number: int) -> float:
+    at = row.predictors(number)
+    return (logits[at, row.tokens[number]] - total[at]).sum().item()
 
 
-def _span_logprob(logits: Tensor, total: Tensor, row: _Row, span: tuple[int, int]) -> float:
-    at = _predictors(row, span)
-    return (logits[at, row.ids[span[0] : span[1]]] - total[at]).sum().item()
-
-
-def _is_greedy(logits: Tensor, row: _Row, span: tuple[int, int], tokenizer: PreTrainedTokenizerBase) -> bool:
-    tokens = row.ids[span[0] : span[1]]
-    if logits[_predictors(row, span)].argmax(-1).tolist() != tokens:
+def _is_greedy(logits: Tensor, row: _Row, gold: int, tokenizer: PreTrainedTokenizerBase) -> bool:
+    if logits[row.predictors(gold)].argmax(-1).tolist() != row.tokens[gold]:
         return False
-    following = tokenizer.decode([logits[span[1] - 1].argmax().item()])
-    return not following[:1].isalnum()
+    last = row.starts[gold] + len(row.tokens[gold]) - 1
+    return not tokenizer.decode([logits[last].argmax().item()])[:1].isalnum()

@@ -17,6 +17,7 @@ from mmlib.evidence import Evidence
 from mmlib.metrics import continuations, lm
 from mmlib.models.lm import complete_greedily, open_checkpoint
 from mmlib.quantization import abilities
+from mmlib.quantization.model import Spec, linears, quantize_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +57,7 @@ class Bench:
 
     model: Any
     tokenizer: Any
-    original: dict[str, Tensor]
+    original: dict[str, Tensor]  # the 16-bit linears; quantizing replaces them, it never writes into them
     windows: Tensor  # (W, L) test token ids
     reference: Tensor  # (W, L, V) log-probabilities of the 16-bit model
     tasks: tuple[abilities.Task, ...]
@@ -76,7 +77,7 @@ def bench(root: Path, settings_json: str) -> Bench:
     model, tokenizer = open_checkpoint(root / CHECKPOINT)
     windows = test_windows(tokenizer, settings, root)
     tasks = tuple(task_list(settings, root))
-    original = {name: value.clone() for name, value in model.state_dict().items()}
+    original = {name: linear.weight.data for name, linear in linears(model).items()}
     return Bench(model, tokenizer, original, windows, lm.log_probabilities(model, windows), tasks)
 
 
@@ -103,7 +104,8 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     settings, variant = shard["settings"], shard["variant"]
     root = store.project_root()
     shared = bench(root, store.dump_json(settings))
-    shared.model.load_state_dict(shared.original)
+    for name, linear in linears(shared.model).items():
+        linear.weight.data = shared.original[name]
     model, size, loss = quantized(shared, variant, settings, root)
     return {
         "variant": variant,
@@ -122,7 +124,6 @@ def quantized(
 ) -> tuple[Any, dict[str, Any], dict[str, float] | None]:
     """The variant's model, its packed size, and GPTQ's loss per kind of linear (None for other methods)."""
     from mmlib.quantization import bnb, size
-    from mmlib.quantization.model import Spec, quantize_model
 
     model, method, bits = shared.model, variant["method"], variant["bits"]
     if method.startswith("bnb-"):

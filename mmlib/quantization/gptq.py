@@ -44,8 +44,9 @@ def inverse_factor(h: Tensor, damping: float, layer: str = "matrix") -> Tensor:
 
     damped = h + damping * h.diagonal().mean() * torch.eye(len(h), dtype=h.dtype, device=h.device)
     try:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-        return torch.linalg.cholesky(inverse, upper=True)
+        # Reversed, H = R R^T with R upper, so U = R^-1: half the work of inverting H and factoring the inverse.
+        lower = torch.linalg.cholesky(damped.flip(0, 1))
+        return torch.linalg.solve_triangular(lower, torch.eye(len(h)).to(h), upper=False).flip(0, 1)
     except torch.linalg.LinAlgError as error:
         culprit = f"the Hessian of {layer} is not positive definite at damping {damping}"
         raise UserError(culprit, "raise quantization damping or give more calibration tokens") from error
@@ -101,16 +102,19 @@ def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, b
     quantized, loss = torch.empty_like(w), w.new_zeros(w.shape[1])
     errors = w.new_empty(min(block, len(w)), w.shape[1])
     diagonal = factor.diagonal().tolist()
+    now, done, slots = w.unbind(0), quantized.unbind(0), errors.unbind(0)  # views: slicing once, not per column
     for start in range(0, len(w), block):
         end = min(start + block, len(w))
         if start % size == 0:
             grid = fit(w[start : start + size], bits, dim=0, symmetric=symmetric)
+            scale, zero = grid.scale[0], grid.zero[0]
         for j in range(start, end):
-            q = torch.sub(grid.codes(w[j : j + 1]), grid.zero, out=quantized[j : j + 1]).mul_(grid.scale)
-            error = torch.sub(w[j], q[0], out=errors[j - start]).div_(diagonal[j])
+            # `Grid.quantize`, written out in place: at this size the calls cost more than the arithmetic.
+            q = torch.div(now[j], scale, out=done[j]).round_().add_(zero).clamp_(0, 2**bits - 1).sub_(zero).mul_(scale)
+            error = torch.sub(now[j], q, out=slots[j - start]).div_(diagonal[j])
             if j + 1 < end:
                 w[j + 1 : end].addr_(factor[j, j + 1 : end], error, alpha=-1)
-        done = errors[: end - start]
-        loss += done.square().sum(0) / 2
-        w[end:].addmm_(factor[start:end, end:].T, done, alpha=-1)
+        block_errors = errors[: end - start]
+        loss += block_errors.square().sum(0) / 2
+        w[end:].addmm_(factor[start:end, end:].T, block_errors, alpha=-1)
     return quantized, loss

@@ -35,10 +35,7 @@ def test_kl_is_the_definition_from_reference_to_model(tiny_llama, windows):
         tiny_llama.model.layers[0].mlp.down_proj.weight.mul_(0.2)
         own = tiny_llama(windows).logits.log_softmax(-1)
     metrics = lm.window_metrics(tiny_llama, windows, reference)
-    expected = [
-        (t.exp() * (t - o)).sum(-1).mean().item()
-        for o, t in zip(own, target, strict=True)
-    ]
+    expected = [(t.exp() * (t - o)).sum(-1).mean().item() for o, t in zip(own, target, strict=True)]
     assert min(expected) > 1e-4, "the change must be visible for this test to mean anything"
     assert metrics["kl"] == pytest.approx(expected, rel=1e-3)
     agreement = (own.argmax(-1) == target.argmax(-1)).float().mean(-1).tolist()
