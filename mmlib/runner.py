@@ -121,9 +121,7 @@ def _with_jupyter(stage: Stage, values: dict[str, Any], root: Path, log: Path) -
     except CellTimeoutError as error:
         raise UserError(f"{stage.notebook}: a cell ran over {stage.timeout} s", "raise the stage's timeout") from error
     except DeadKernelError as error:
-        raise UserError(
-            f"{stage.notebook}: its kernel died", "free memory if it ran out; run again to go on"
-        ) from error
+        raise UserError(f"{stage.notebook}: its kernel died", "free memory if it ran out, then run again") from error
     return notebooks.normalise(notebooks.read(raw), root)
 
 

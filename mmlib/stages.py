@@ -82,9 +82,7 @@ def _paths(entries: list[Any] | None) -> tuple[str, ...]:
 def _stage(name: str, entry: dict[str, Any]) -> Stage:
     meta = entry.get("meta", {})
     if meta.get("determinism") not in DETERMINISM:
-        raise UserError(
-            f"dvc.yaml: stage {name} declares no determinism", f"add meta: {{determinism: {DETERMINISM[0]}}}"
-        )
+        raise UserError(f"dvc.yaml: stage {name} declares no determinism", "add meta: {determinism: bitwise}")
     deps, outs = _paths(entry.get("deps")), _paths(entry.get("outs"))
     for kind, paths in (("deps", deps), ("outs", outs)):
         if sum(path.endswith(".ipynb") for path in paths) > 1:

@@ -1,0 +1,44 @@
+"""dvc.yaml as typed stages."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmlib import stages
+from mmlib.errors import UserError
+
+
+def write(tmp_path, text):
+    (tmp_path / "dvc.yaml").write_text("stages:\n  a:\n    cmd: python -m mmlib run a\n" + text)
+    return tmp_path
+
+
+def test_entries_with_options_are_read_as_paths(tmp_path):
+    text = """\
+    deps: [notebooks/a.ipynb, mmlib/x.py]
+    outs: [results/a.json, results/a.ipynb]
+    metrics: [{results/m.json: {cache: false}}]
+    meta: {determinism: free, timeout: 7}
+"""
+    stage = stages.load(write(tmp_path, text))["a"]
+    assert (stage.notebook, stage.executed) == ("notebooks/a.ipynb", "results/a.ipynb")
+    assert stage.products == ("results/a.json", "results/m.json") and (stage.determinism, stage.timeout) == ("free", 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("    deps: [x]\n", "declares no determinism"),
+        ("    meta: {determinism: maybe}\n", "declares no determinism"),
+        ("    deps: [a.ipynb, b.ipynb]\n    meta: {determinism: free}\n", "several notebooks in deps"),
+    ],
+)
+def test_faults_are_named(tmp_path, text, named):
+    with pytest.raises(UserError, match=named):
+        stages.load(write(tmp_path, text))
+
+
+def test_parameters_of_a_section_and_of_a_leaf(root):
+    known = stages.load(root)
+    assert stages.parameters(known["lm"], root)["layers"] == 30
+    assert stages.parameters(known["quantization-bits-report"], root) == {"shots": 5}
