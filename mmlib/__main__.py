@@ -27,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     command("env", "distil requirements.lock into results/env/")
     ledger = command("ledger", "compute every claim's verdict from the evidence")
     ledger.add_argument("--check", action="store_true", help="recompute and compare with the committed ledger")
-    command("publish", "copy executed notebooks to reports/, render LEDGER.md and the README")
+    publish = command("publish", "copy executed notebooks to reports/, render LEDGER.md and the README")
+    publish.add_argument("--timings", action="store_true", help="also keep how long each stage's last run took")
     notebooks = command("notebooks", "check that source notebooks are in canonical form")
     notebooks.add_argument("--fix", action="store_true", help="rewrite them in canonical form")
     command("fsck", "rehash data, results and cached outputs against what is recorded")
@@ -59,9 +60,11 @@ def _dispatch(arguments: argparse.Namespace, root: Path) -> None:
 
             ledger.check(root) if arguments.check else ledger.write(root)
         case "publish":
-            from mmlib.pipeline import publish
+            from mmlib import ledger, pipeline
 
-            publish(root)
+            if arguments.timings:
+                ledger.record_timings(root)
+            pipeline.publish(root)
         case "notebooks":
             _notebooks(root, arguments.fix)
         case "fsck":

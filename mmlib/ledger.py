@@ -18,6 +18,7 @@ from mmlib.errors import UserError
 from mmlib.verdicts import VERDICTS, judge
 
 LEDGER, PAGE, README = "results/ledger.json", "reports/LEDGER.md", "README.md"
+TIMINGS = "reports/timings.json"
 MARKS = re.compile(r"(<!-- studies:begin[^>]*-->\n).*?(<!-- studies:end -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -158,12 +159,22 @@ def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
     }
 
 
+def record_timings(root: Path) -> None:
+    """Keep the seconds of every stage's last run (from the runner's logs) in reports/timings.json.
+
+    On request only: otherwise everyone's rerun would change a tracked file.
+    """
+    logs = sorted((root / ".scratch/runs").glob("*/run.json"))
+    known = store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}
+    store.write_json(root / TIMINGS, known | {log.parent.name: store.read_json(log)["seconds"] for log in logs})
+
+
 def minutes(root: Path) -> dict[str, float]:
-    """Minutes of each study at the committed profile: the sum of `meta: {minutes: …}` of its stages in dvc.yaml."""
+    """Recorded minutes of each study: the sum over its stages; none recorded, none shown."""
     total: dict[str, float] = {}
-    for name, stage in config.read_yaml(root / "dvc.yaml")["stages"].items():
-        study = name.partition("-")[0]
-        total[study] = total.get(study, 0) + stage.get("meta", {}).get("minutes", 0)
+    for stage, seconds in (store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}).items():
+        study = stage.partition("-")[0]
+        total[study] = total.get(study, 0) + seconds / 60
     return total
 
 
