@@ -55,24 +55,45 @@ def reference_line(ax: Axes, value: float, label: str) -> None:
     ax.annotate(label, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
 
 
-def forest(ax: Axes, rows: list[dict[str, Any]]) -> None:
-    """Ledger rows as effects with intervals, the criterion's margin shaded, the verdict as colour and text."""
+def forest(ax: Axes, rows: list[dict[str, Any]], linear_to: float | None = None) -> None:
+    """Ledger rows: effect with interval, region where the claim holds shaded, published effect as a diamond.
+
+    Args:
+        linear_to: beyond this distance from 0 the axis is logarithmic; for effects of very different size.
+    """
+    left, right = _extent(rows)
     for y, row in enumerate(reversed(rows)):
         colour = VERDICT_COLOURS[row["verdict"]]
-        low_edge, high_edge = criterion_region(row)
-        ax.fill_betweenx([y - 0.38, y + 0.38], low_edge, high_edge, color="#2da44e", alpha=0.12, linewidth=0)
+        low, high = _region(row, left, right)
+        ax.fill_betweenx([y - 0.38, y + 0.38], low, high, color="#2da44e", alpha=0.12, linewidth=0)
         if row["effect"] is not None:
             ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.2)
             ax.plot(row["effect"], y, "o", color=colour)
+        if row["published"] is not None:
+            ax.plot(row["published"]["effect"], y, "D", markersize=6, markerfacecolor="none", color="#444444")
         beside = {"xy": (1.01, y), "xycoords": ("axes fraction", "data")}
         ax.annotate(row["verdict"], va="center", color=colour, fontsize=8, **beside)
+    if linear_to:
+        ax.set_xscale("symlog", linthresh=linear_to)
     ax.axvline(0, color="#444444", linewidth=1)
+    ax.set_xlim(left, right)
     ax.set_yticks(range(len(rows)), [row["id"] for row in reversed(rows)])
 
 
-def criterion_region(row: dict[str, Any], far: float = 100.0) -> tuple[float, float]:
-    """Where the whole interval must lie for the claim to hold: shaded in `forest`."""
+def _extent(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """An axis range that shows every effect, interval, margin and published value."""
+    values = [0.0]
+    for row in rows:
+        values += [row[key] for key in ("low", "high") if row[key] is not None]
+        values += [-1.5 * row["margin"], 1.5 * row["margin"]]
+        values += [row["published"]["effect"]] if row["published"] else []
+    room = 0.06 * (max(values) - min(values))
+    return min(values) - room, max(values) + room
+
+
+def _region(row: dict[str, Any], left: float, right: float) -> tuple[float, float]:
+    """Where the whole interval must lie for the claim to hold."""
     criterion, margin = row["criterion"], row["margin"]
     if criterion["kind"] == "equivalence":
         return -margin, margin
-    return (-far, -margin) if criterion["direction"] == "negative" else (margin, far)
+    return (left, -margin) if criterion["direction"] == "negative" else (margin, right)
