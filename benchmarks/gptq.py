@@ -12,11 +12,12 @@ from mmlib import store, text
 
 
 def main() -> None:
-    """Print one table row per setting."""
+    """Print seconds with their shares, and what the quantized model is worth."""
     import torch
 
+    from mmlib.metrics import lm
     from mmlib.models.lm import open_checkpoint
-    from mmlib.quantization.bits import CHECKPOINT
+    from mmlib.quantization.bits import CHECKPOINT, TEST_SEED
     from mmlib.quantization.model import Spec, quantize_model
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -32,11 +33,15 @@ def main() -> None:
     model, tokenizer = open_checkpoint(root / CHECKPOINT)
     documents = text.documents(root, "calibration")
     windows = text.windows(tokenizer, documents, arguments.windows, arguments.tokens, seed=0)
+    test = text.windows(tokenizer, text.documents(root, "test"), 16, 80, seed=TEST_SEED)
+    reference = lm.log_probabilities(model, test)
     started = time.perf_counter()
     report = quantize_model(model, Spec("gptq", arguments.bits, arguments.group or None), windows)
     total = time.perf_counter() - started
     shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in sorted(report.seconds.items()))
     print(f"{windows.numel()} tokens, {arguments.bits} bits, {arguments.threads} threads: {total:.1f} s ({shares})")
+    after = lm.window_metrics(model, test, reference)
+    print(f"held-out text: KL to 16-bit {sum(after['kl']) / 16:.4f}, perplexity {lm.perplexity(after['nll']):.2f}")
 
 
 if __name__ == "__main__":

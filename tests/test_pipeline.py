@@ -154,6 +154,23 @@ def test_a_parameter_reruns_what_reads_it(smoke, old, new, rerun):
         path.write_text(original)
 
 
+def test_a_notebook_runs_by_hand_from_its_own_folder_without_the_runner(smoke):
+    """As JupyterLab does it: own folder, defaults of the parameters cell, no variable of the runner's."""
+    folder = smoke / "notebooks/quantization"
+    cells = json.loads((folder / "02_bits_report.ipynb").read_text())
+    for cell in cells["cells"]:  # the smoke profile has fewer demonstrations than the default
+        if "parameters" in cell["metadata"].get("tags", []):
+            cell["source"] = ["shots = 2"]
+    by_hand = folder / "by_hand.ipynb"
+    by_hand.write_text(json.dumps(cells))
+    try:
+        code, log = command(smoke, "jupyter", "nbconvert", "--to", "notebook", "--execute", "--stdout", by_hand.name,
+                            cwd=folder, PYTHONPATH=str(smoke))  # fmt: skip
+    finally:
+        by_hand.unlink()
+    assert code == 0 and "complete: results/quantization/summary_bits.json" in log, log[-3000:]
+
+
 def test_a_mistyped_parameter_is_one_line_and_loses_nothing(smoke):
     path, before = smoke / "params.yaml", outputs(smoke)
     original = path.read_text()
