@@ -52,7 +52,7 @@ def curves(ax: Axes, table: DataFrame, *, x: str, y: str, low: str, high: str, b
 def reference_line(ax: Axes, value: float, label: str) -> None:
     """A horizontal line with its meaning written on it: a baseline or a chance level."""
     ax.axhline(value, color=PALETTE["16-bit"], linewidth=1, linestyle=(0, (1, 2)), zorder=0)
-    ax.annotate(label, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    ax.annotate(label, (0.55, value), xycoords=("axes fraction", "data"), ha="left", va="bottom", fontsize=8)
 
 
 def forest(ax: Axes, rows: list[dict[str, Any]], linear_to: float | None = None) -> None:

@@ -138,8 +138,8 @@ def _explain(error: Any, stage: Stage, raw: Path) -> UserError:
 def _kernelspec() -> Iterator[None]:
     """A kernel of this very interpreter, whatever kernels are or are not registered on the machine."""
     with tempfile.TemporaryDirectory() as folder:
-        spec = {"argv": [sys.executable, "-m", "mmlib.kernel", "-f", "{connection_file}", "--log-level=ERROR"], "display_name": KERNEL,
-                "language": "python"}  # fmt: skip
+        command = [sys.executable, "-m", "mmlib.kernel", "-f", "{connection_file}", "--log-level=ERROR"]
+        spec = {"argv": command, "display_name": KERNEL, "language": "python"}
         store.write_json(Path(folder) / "kernels" / KERNEL / "kernel.json", spec)
         before = os.environ.get("JUPYTER_PATH")
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
