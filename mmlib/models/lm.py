@@ -70,7 +70,9 @@ def open_checkpoint(folder: Path | str) -> tuple[PreTrainedModel, PreTrainedToke
     """Model (float32, eval) and tokenizer from a safetensors checkpoint on disk."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # one line per shard of weights would drown the stage's own bar
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"no checkpoint in {folder}", "run `make reproduce`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import TYPE_CHECKING
 
 from mmlib.errors import UserError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+# On import it reports at length that a faster, optional kernel package is absent.
+logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
 THRESHOLD = 6.0  # LLM.int8(): inputs with any |x| >= 6 keep full precision (Dettmers et al. 2022)
 NF4_BLOCK = 64  # weights per absmax scale
 
