@@ -18,8 +18,8 @@ def fsck(root: Path) -> None:
     """
     outs = _recorded(root)
     for out in outs:
+        _check_cache(root, out["md5"])  # first: a folder is checked against its listing in the cache
         _check_path(root, out)
-        _check_cache(root, out["md5"])
     print(f"fsck: {len(outs)} recorded outputs are whole")
 
 

@@ -56,7 +56,7 @@ def test_a_damaged_cache_object_is_named(project, which):
     md5 = hashes[which]
     path = root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     path.write_bytes(path.read_bytes().replace(b"m", b"n").replace(b"result", b"resulx"))
-    with pytest.raises(UserError, match="cache object .* is damaged|is missing or differs"):
+    with pytest.raises(UserError, match=r"cache object .* is damaged"):
         fsck.fsck(root)
 
 
