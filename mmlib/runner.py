@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def environment(root: Path, values: dict[str, Any], record: Path) -> Iterator[No
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore:IProgress not found",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
     before = {key: os.environ.get(key) for key in wanted}
@@ -105,6 +107,7 @@ def environment(root: Path, values: dict[str, Any], record: Path) -> Iterator[No
 
 
 def _with_jupyter(stage: Stage, values: dict[str, Any], root: Path, log: Path) -> bytes:
+    warnings.filterwarnings("ignore", message="IProgress not found")  # what papermill imports asks for widgets
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH = 20
+BATCH = 40
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class _Row:
     starts: list[int]  # where each candidate begins in ids
 
     def predictors(self, number: int) -> list[int]:
-        """Positions whose output predicts candidate `number`: the query's last, then its own but the last."""
-        start = self.starts[number]
-        return [self.query_length - 1, *range(start, start + len(self.tokens[number]) - 1)]
+        """Rows of `_packed_logits` that predict candidate `number`: the query's last, then its own but the last."""
+        start = self.starts[number] - self.query_length + 1
+        return [0, *range(start, start + len(self.tokens[number]) - 1)]
 
 
 def score(
@@ -107,7 +107,7 @@ def _layout(row: _Row, prefix: int, width: int) -> tuple[Tensor, Tensor]:
 def _packed_logits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prefix: str, rows: list[_Row]
 ) -> tuple[Tensor, ...]:
-    """Logits (length of the row, V) of every row."""
+    """Logits (tokens from the query's last on, V) of every row."""
     import torch
 
     width = max(len(row.ids) for row in rows)
@@ -128,9 +128,10 @@ def _packed_logits(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        # Only real positions pay for the output layer, which costs as much as a quarter of all blocks.
-        logits = model.lm_head(torch.cat([state[: len(row.ids)] for state, row in zip(states, rows, strict=True)]))
-    return logits.split([len(row.ids) for row in rows])
+        # Only positions that are read pay for the output layer, which costs as much as a quarter of all blocks.
+        read = [slice(row.query_length - 1, len(row.ids)) for row in rows]
+        logits = model.lm_head(torch.cat([state[part] for state, part in zip(states, read, strict=True)]))
+    return logits.split([part.stop - part.start for part in read])
 
 
 def _logprob(logits: Tensor, total: Tensor, row: _Row, number: int) -> float:
@@ -141,5 +142,5 @@ def _logprob(logits: Tensor, total: Tensor, row: _Row, number: int) -> float:
 def _is_greedy(logits: Tensor, row: _Row, gold: int, tokenizer: PreTrainedTokenizerBase) -> bool:
     if logits[row.predictors(gold)].argmax(-1).tolist() != row.tokens[gold]:
         return False
-    last = row.starts[gold] + len(row.tokens[gold]) - 1
+    last = row.starts[gold] - row.query_length + len(row.tokens[gold])
     return not tokenizer.decode([logits[last].argmax().item()])[:1].isalnum()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 64  # measured: twice as fast as the reference's 128 here; the result is the same
+STRIP = 192  # columns of the Hessian at a time: saves over a third of its product
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class Rounded:
 def hessian(inputs: Tensor) -> Tensor:
     """Running mean over tokens of 2 x x^T in float32: (tokens, in) -> (in, in). Only its shape matters."""
     flat = inputs.reshape(-1, inputs.shape[-1]).float()
-    return flat.T @ flat * (2.0 / flat.shape[0])
+    width = flat.shape[1]
+    result = flat.new_empty(width, width)
+    for start in range(0, width, STRIP):  # symmetric: only the strips right of the diagonal are multiplied
+        end = min(start + STRIP, width)
+        result[start:end, start:] = flat[:, start:end].T @ flat[:, start:]
+        result[end:, start:end] = result[start:end, end:].T
+    return result.mul_(2.0 / flat.shape[0])
 
 
 def inverse_factor(h: Tensor, damping: float, layer: str = "matrix") -> Tensor:
