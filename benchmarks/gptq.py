@@ -17,7 +17,7 @@ def main() -> None:
 
     from mmlib.metrics import lm
     from mmlib.models.lm import open_checkpoint
-    from mmlib.quantization.bits import CHECKPOINT, TEST_SEED
+    from mmlib.quantization.bench import CHECKPOINT, TEST_SEED
     from mmlib.quantization.model import Spec, quantize_model
 
     parser = argparse.ArgumentParser(description=__doc__)

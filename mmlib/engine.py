@@ -8,6 +8,7 @@ and a changed input never meets an old result. The runner removes the folder whe
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,7 +87,8 @@ def _drain(
 
     done = total - len(todo)
     if done and todo:
-        print(f"{stage}: {done} of {total} shards were finished by an earlier run")
+        # stderr: on the terminal, but not in the executed notebook, which must not tell how often it was interrupted.
+        print(f"{stage}: {done} of {total} shards were finished by an earlier run", file=sys.stderr)
     run = _serial if engine == "serial" else _process
     with tqdm(total=total, initial=done, desc=stage, unit="shard", smoothing=0) as bar:
         for shard in run(function, todo, workers):

@@ -62,6 +62,8 @@ def forest(ax: Axes, rows: list[dict[str, Any]], linear_to: float | None = None)
         linear_to: beyond this distance from 0 the axis is logarithmic; for effects of very different size.
     """
     left, right = _extent(rows)
+    if linear_to:  # room is a factor on a logarithmic axis
+        left, right = 1.6 * left, 1.6 * right
     for y, row in enumerate(reversed(rows)):
         colour = VERDICT_COLOURS[row["verdict"]]
         low, high = _region(row, left, right)

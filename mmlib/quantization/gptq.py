@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 64  # measured: twice as fast as the reference's 128 here; the result is the same
+LEAF = 128  # triangles up to this size are inverted by the library in one go
 STRIP = 192  # columns of the Hessian at a time: saves over a third of its product
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What GPTQ must know of a linear's inputs; independent of bit width and grouping."""
+
+    order: Tensor  # (in,) columns in the order in which they are rounded
+    dead: Tensor  # (in,) inputs that are always 0
+    factor: Tensor  # (in, in) of the permuted Hessian, see `inverse_factor`
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -49,14 +60,46 @@ def inverse_factor(h: Tensor, damping: float, layer: str = "matrix") -> Tensor:
     """Upper Cholesky factor U of the damped inverse Hessian: H^-1 = U^T U (in, in)."""
     import torch
 
-    damped = h + damping * h.diagonal().mean() * torch.eye(len(h), dtype=h.dtype, device=h.device)
+    # Reversed, H = R R^T with R upper, so U = R^-1: half the work of inverting H and factoring the inverse.
+    reverse = h.flip(0, 1)
+    reverse.diagonal().add_(damping * h.diagonal().mean())
     try:
-        # Reversed, H = R R^T with R upper, so U = R^-1: half the work of inverting H and factoring the inverse.
-        lower = torch.linalg.cholesky(damped.flip(0, 1))
-        return torch.linalg.solve_triangular(lower, torch.eye(len(h)).to(h), upper=False).flip(0, 1)
+        lower = torch.linalg.cholesky(reverse)
     except torch.linalg.LinAlgError as error:
         culprit = f"the Hessian of {layer} is not positive definite at damping {damping}"
         raise UserError(culprit, "raise quantization damping or give more calibration tokens") from error
+    return _invert_lower(lower).flip(0, 1)
+
+
+def _invert_lower(lower: Tensor) -> Tensor:
+    """Inverse of a lower triangular matrix by halves: a third of the time of solving against the identity."""
+    import torch
+
+    size = len(lower)
+    if size <= LEAF:
+        return torch.linalg.solve_triangular(lower, torch.eye(size).to(lower), upper=False)
+    half = size // 2
+    first, last = _invert_lower(lower[:half, :half]), _invert_lower(lower[half:, half:])
+    result = torch.zeros_like(lower)
+    result[:half, :half], result[half:, half:] = first, last
+    result[half:, :half] = last @ (lower[half:, :half] @ first).neg_()
+    return result
+
+
+def prepare(h: Tensor, *, damping: float = 0.01, act_order: bool = True, layer: str = "matrix") -> Prepared:
+    """Order of the columns and inverse factor of a Hessian (in, in), which is not changed.
+
+    With act-order, columns whose inputs are strongest come first.
+    """
+    import torch
+
+    started = time.perf_counter()
+    dead = h.diagonal() == 0
+    h = h.clone()
+    h.diagonal()[dead] = 1.0
+    order = torch.argsort(h.diagonal(), descending=True, stable=True) if act_order else torch.arange(len(h))
+    factor = inverse_factor(h[order][:, order], damping, layer)
+    return Prepared(order, dead, factor, time.perf_counter() - started)
 
 
 def gptq(
@@ -73,33 +116,46 @@ def gptq(
 ) -> Rounded:
     """Quantize a weight column by column, letting later columns make up for each rounding error.
 
+    Args:
+        weight: (out, in).
+        h: Hessian of the inputs (in, in).
+        group: inputs per grid; None for one grid per row.
+        block: lazy-update width; it changes speed, not the result.
+    """
+    check_group(layer, weight.shape[1], group)  # before the expensive part
+    prepared = prepare(h, damping=damping, act_order=act_order, layer=layer)
+    return round_columns(weight, prepared, bits, group, symmetric=symmetric, block=block, layer=layer)
+
+
+def round_columns(
+    weight: Tensor,
+    prepared: Prepared,
+    bits: int,
+    group: int | None = None,
+    *,
+    symmetric: bool = False,
+    block: int = BLOCK,
+    layer: str = "matrix",
+) -> Rounded:
+    """`gptq` of a weight whose Hessian is prepared: one Hessian serves every width and group size.
+
     With groups the grid of a group is fitted when the loop reaches it, to the weights as corrected so far (the
     reference's behaviour); with act-order a group is then a run of the permuted columns, so the packed format
     needs an index of groups.
-
-    Args:
-        weight: (out, in).
-        h: Hessian of the inputs (in, in); it is not changed.
-        group: inputs per grid; None for one grid per row.
-        block: lazy-update width; it changes speed, not the result.
     """
     import torch
 
     size = check_group(layer, weight.shape[1], group)
-    h, columns = h.clone(), weight.T.contiguous()  # (in, out)
-    dead = h.diagonal() == 0
-    h.diagonal()[dead] = 1.0
-    columns[dead] = 0.0
     started = time.perf_counter()
-    order = torch.argsort(h.diagonal(), descending=True, stable=True) if act_order else torch.arange(len(h))
-    factor = inverse_factor(h[order][:, order], damping, layer)
-    middle = time.perf_counter()
+    columns = weight.T.contiguous()  # (in, out)
+    columns[prepared.dead] = 0.0
     # A block as wide as a group: every grid is then fitted to weights that carry all earlier corrections.
     width = block if group is None else size
-    quantized, loss = _columns(columns[order], factor, bits, size, symmetric, width)
+    quantized, loss = _columns(columns[prepared.order], prepared.factor, bits, size, symmetric, width)
     result = torch.empty_like(quantized)
-    result[order] = quantized
-    return Rounded(result.T.contiguous(), loss, (middle - started, time.perf_counter() - middle))
+    result[prepared.order] = quantized
+    seconds = (prepared.seconds, time.perf_counter() - started)
+    return Rounded(result.T.contiguous(), loss, seconds)
 
 
 def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, block: int) -> tuple[Tensor, Tensor]:

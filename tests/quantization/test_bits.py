@@ -11,7 +11,7 @@ from mmlib import store
 from mmlib.errors import UserError
 from mmlib.metrics import lm
 from mmlib.models.lm import save_checkpoint
-from mmlib.quantization import bits, bits_report
+from mmlib.quantization import bench, bits, bits_report
 
 SETTINGS = {
     "calibration_seeds": [0, 1], "calibration_windows": 2, "calibration_tokens": 32, "damping": 0.01,
@@ -48,18 +48,18 @@ def project(root, tokenizer, tmp_path_factory):
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
     )  # fmt: skip
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    save_checkpoint(LlamaForCausalLM(config), tokenizer, home / bits.CHECKPOINT)
+    save_checkpoint(LlamaForCausalLM(config), tokenizer, home / bench.CHECKPOINT)
     return home
 
 
 @pytest.fixture
 def evaluate(project, monkeypatch):
     monkeypatch.chdir(project)
-    bits.bench.cache_clear()
+    bench.open_bench.cache_clear()
     threads = torch.get_num_threads()
     yield lambda variant: bits.evaluate({"variant": variant, "settings": SETTINGS})
     torch.set_num_threads(threads)
-    bits.bench.cache_clear()
+    bench.open_bench.cache_clear()
 
 
 def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, project):
@@ -79,7 +79,7 @@ def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, projec
 def test_evidence_and_report_tables_follow_from_results(evaluate, project):
     made = bits.variants([2], [64], [0, 1])
     results = [evaluate(v) for v in made]
-    evidence = bits.as_evidence(results, bits.task_list(SETTINGS, project), SETTINGS)
+    evidence = bits.as_evidence(results, bench.task_list(SETTINGS, project), SETTINGS)
     assert evidence["n_asked"] == {"icl": 10, "text": 3} and len(evidence["units"]["icl"]) == 10
     assert evidence["metrics"].keys() == {
         "icl_em_0shot", "icl_em_2shot", "icl_rank_0shot", "icl_rank_2shot", "nll", "kl", "top1",
@@ -101,7 +101,7 @@ def test_calibration_text_that_overlaps_the_test_text_stops_the_variant(evaluate
     from mmlib import text
 
     monkeypatch.setattr(text, "PARTS", {"calibration": text.PARTS["test"], "test": text.PARTS["test"]})
-    monkeypatch.setattr(bits, "calibration_windows", lambda tok, s, seed, root: bits.test_windows(tok, s, root))
+    monkeypatch.setattr(bits, "calibration_windows", lambda tok, s, seed, root: bench.test_windows(tok, s, root))
     gptq = next(v for v in bits.variants([4], [0], [0]) if v["method"] == "gptq")
     with pytest.raises(UserError, match="shares 32 tokens with the calibration text"):
         evaluate(gptq)
