@@ -51,10 +51,21 @@ class Bits:
 
 
 @dataclass(frozen=True)
+class Components:
+    """Stage `quantization-components`: which linears stay at 16 bits; calibration and tasks as in `Bits`."""
+
+    widths: list[int]
+    group: int
+    text_windows: int
+    icl_items: int
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantization study, one section per stage."""
 
     bits: Bits
+    components: Components
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlib.stats import mean_interval
+from mmlib import tables
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -23,24 +23,12 @@ def published() -> DataFrame:
 
 
 def levels(results: list[dict[str, Any]], evidence: dict[str, Any]) -> DataFrame:
-    """One row per arm and metric: `value, low, high` (95 %), with what the arm is.
-
-    Scores are in percent, `nll` and `kl` in nats per token; intervals resample items (or windows) and seeds.
-    """
-    import numpy
+    """`tables.levels` with what each arm is: method, bits, grid, packed bits a weight, megabytes."""
     import pandas
 
+    frame = tables.levels(evidence)
     arms = {result["variant"]["arm"]: result for result in reversed(results)}
-    rows = []
-    for metric, declared in sorted(evidence["metrics"].items()):
-        units = evidence["units"][declared["units"]]
-        scale = 1 if metric in ("nll", "kl") else 100
-        for arm, seeds in sorted(declared["values"].items()):
-            strata = [unit.split("/")[0] for unit in units]
-            interval = mean_interval(scale * numpy.array(list(seeds.values()), dtype=float), strata=strata)
-            rows.append({"arm": arm, "metric": metric, "value": interval.effect, "low": interval.low,
-                         "high": interval.high, "n": len(units), "seeds": len(seeds), **_facts(arms[arm])})  # fmt: skip
-    return pandas.DataFrame(rows)
+    return frame.join(pandas.DataFrame([_facts(arms[arm]) for arm in frame["arm"]]))
 
 
 def _facts(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,192 @@
+"""Which linears must stay in 16 bits? (Liu et al., fine-grained analysis of components, Fig. 2 and 4.)
+
+A variant rounds every linear except a kept set. All linears are rounded once per width and seed, each against the
+Hessian of its inputs in the 16-bit model; a variant then only picks, linear by linear, the rounded or the 16-bit
+weight. So what is kept never changes how the rest is rounded, and a variant costs one evaluation. (The paper runs
+GPTQ anew for each variant, on inputs from the already rounded blocks, as `quantization-bits` does.)
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mmlib import store, text
+from mmlib.errors import UserError
+from mmlib.evidence import Evidence
+from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
+from mmlib.quantization.gptq import hessian, prepare, round_columns
+from mmlib.quantization.model import GROUPS, linears
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+FFN = ("gate_proj", "up_proj", "down_proj")
+KINDS = (*ATTENTION, *FFN)
+KEPT_BITS = 16
+
+
+@dataclass
+class Rounding:
+    """Every linear of a model, rounded, and its GPTQ loss; by full name."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)  # (out, in)
+    loss: dict[str, float] = field(default_factory=dict)
+
+
+def round_all(
+    model: PreTrainedModel, bits: int, group: int | None, calibration: Tensor, *, damping: float, act_order: bool
+) -> Rounding:
+    """GPTQ of every linear on the inputs it has in the unchanged model; `model` stays as it is.
+
+    Args:
+        calibration: token ids (W, L).
+    """
+    import torch
+
+    result = Rounding()
+
+    def collector(block: nn.Module, prefix: str, kinds: tuple[str, ...]) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            layer = f"{prefix}.{kinds[0]}"
+            prepared = prepare(hessian(inputs[0]), damping=damping, act_order=act_order, layer=layer)
+            parts = [block.get_submodule(kind).weight for kind in kinds]
+            rounded = round_columns(torch.cat(parts), prepared, bits, group, layer=layer)
+            rows = [len(part) for part in parts]
+            for kind, weight, loss in zip(kinds, rounded.weight.split(rows), rounded.loss.split(rows), strict=True):
+                result.weights[f"{prefix}.{kind}"] = weight.clone()
+                result.loss[f"{prefix}.{kind}"] = loss.sum().item()
+
+        return hook
+
+    hooks = [
+        block.get_submodule(kinds[0]).register_forward_pre_hook(collector(block, f"model.layers.{number}", kinds))
+        for number, block in enumerate(model.model.layers)
+        for kinds in GROUPS
+    ]
+    try:
+        with torch.inference_mode():
+            model.model(calibration.to(model.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return result
+
+
+def apply_map(model: PreTrainedModel, rounding: Rounding, keep: set[str]) -> None:
+    """Put the rounded weight into every linear whose name is not in `keep`, in place.
+
+    Raises:
+        UserError: `keep` names something that is not a quantizable linear.
+    """
+    parts = linears(model)
+    if unknown := sorted(keep - parts.keys()):
+        raise UserError(f"no linear `{unknown[0]}` to keep", f"name modules like `{next(iter(parts))}`")
+    for name, linear in parts.items():
+        if name not in keep:
+            linear.weight.data = rounding.weights[name]
+
+
+def kind(name: str) -> str:
+    """`model.layers.3.mlp.up_proj` -> `up_proj`."""
+    return name.rsplit(".", 1)[-1]
+
+
+def crucial_kinds(loss: dict[str, float]) -> tuple[str, str, str]:
+    """The paper's rule: down projection, and the two attention projections with the highest mean GPTQ loss.
+
+    The paper does not say how losses are aggregated over blocks; the mean is used here. The loss comes from
+    calibration text only.
+    """
+    per_kind = {k: [value for name, value in loss.items() if kind(name) == k] for k in ATTENTION}
+    means = {k: sum(values) / len(values) for k, values in per_kind.items()}
+    first, second = sorted(ATTENTION, key=lambda k: -means[k])[:2]
+    return "down_proj", first, second
+
+
+def random_subset(sizes: dict[str, int], budget: int, seed: str) -> set[str]:
+    """Whole linears in random order, each taken if it still fits into `budget` weights."""
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+    taken: set[str] = set()
+    for name in order:
+        if sizes[name] <= budget:
+            taken.add(name)
+            budget -= sizes[name]
+    return taken
+
+
+def keep_sets(sizes: dict[str, int], loss: dict[str, float], seed: int) -> dict[str, set[str]]:
+    """Arm -> names kept at 16 bits.
+
+    The FFN holds three quarters of a block, so keeping it keeps three times as many weights as keeping attention:
+    a confound in the paper. Its controls: random linears of the same number of weights, and as much of the FFN as
+    attention has (`ffn-sample`).
+    """
+    crucial = crucial_kinds(loss)
+    chosen = {"attention": ATTENTION, "ffn": FFN, "crucial": crucial} | {k: (k,) for k in KINDS}
+    sets = {arm: {name for name in sizes if kind(name) in kinds} for arm, kinds in chosen.items()}
+    for arm in ("attention", "ffn", "crucial"):
+        budget = sum(sizes[name] for name in sets[arm])
+        sets[f"random-as-{arm}"] = random_subset(sizes, budget, f"{arm}/{seed}")
+    ffn = {name: size for name, size in sizes.items() if kind(name) in FFN}
+    sets["ffn-sample"] = random_subset(ffn, sum(sizes[name] for name in sets["attention"]), f"ffn-sample/{seed}")
+    return {"none": set(), **sets}
+
+
+def shards(widths: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """One shard per width and calibration seed, and the 16-bit reference."""
+    pairs = [(bits, seed) for bits in widths for seed in settings["calibration_seeds"]]
+    made = [{"name": f"w{bits}/seed{seed}", "bits": bits, "seed": seed, "settings": settings} for bits, seed in pairs]
+    return [*made, {"name": REFERENCE, "bits": KEPT_BITS, "seed": None, "settings": settings}]
+
+
+def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
+    """One shard -> scores of every kept set, as JSON. Single kinds are measured on text only."""
+    settings, bits, seed = shard["settings"], shard["bits"], shard["seed"]
+    root = store.project_root()
+    shared = open_bench(root, store.dump_json(settings))
+    if bits == KEPT_BITS:
+        return {"bits": bits, "seed": None, "arms": {REFERENCE: _measure(shared, settings["shots"])}}
+    calibration = calibration_windows(shared.tokenizer, settings, seed, root)
+    text.refuse_overlap(calibration, shared.windows)
+    how = {"damping": settings["damping"], "act_order": settings["act_order"]}
+    rounding = round_all(shared.fresh_model(), bits, settings["group"] or None, calibration, **how)
+    sizes = {name: weight.numel() for name, weight in rounding.weights.items()}
+    arms = {}
+    for arm, keep in keep_sets(sizes, rounding.loss, seed).items():
+        apply_map(shared.fresh_model(), rounding, keep)
+        shots = None if arm in KINDS else settings["shots"]
+        arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, shots)}
+    shared.fresh_model()
+    crucial = list(crucial_kinds(rounding.loss))
+    return {"bits": bits, "seed": seed, "crucial": crucial, "weights": sum(sizes.values()), "arms": arms}
+
+
+def _measure(shared: Bench, shots: int | None) -> dict[str, Any]:
+    exact = None if shots is None else shared.icl_scores(shared.model, shots)["exact"]
+    return {"text": shared.text_scores(shared.model), "exact": exact}
+
+
+def as_evidence(results: list[dict[str, Any]], tasks: list[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Per item and per window, for every width, kept set and seed; arms are named `w2-ffn`, `16-bit`."""
+    evidence = Evidence("quantization", "quantization-components")
+    asked = settings["icl_items"] * len(settings["tasks"])
+    evidence.units("icl", [unit for task in tasks for unit in task.ids()], asked=asked)
+    count = settings["text_windows"]
+    evidence.units("text", [f"window/{number}" for number in range(count)], asked=count)
+    metric = f"icl_em_{settings['shots']}shot"
+    evidence.metric(metric, units="icl", higher_is_better=True, floor=0.0)
+    for name, higher in (("nll", False), ("kl", False), ("top1", True)):
+        evidence.metric(name, units="text", higher_is_better=higher, floor=None)
+    for result in results:
+        for arm, scores in result["arms"].items():
+            name = arm if arm == REFERENCE else f"w{result['bits']}-{arm}"
+            if scores["exact"] is not None:
+                evidence.add(metric, arm=name, seed=result["seed"], values=scores["exact"])
+            for key, values in scores["text"].items():
+                evidence.add(key, arm=name, seed=result["seed"], values=values)
+    return evidence.as_dict()

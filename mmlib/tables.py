@@ -1,0 +1,42 @@
+"""Tables that every report shows: levels of all arms with intervals, and a study's claims with their verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmlib.stats import mean_interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NATS = ("nll", "kl")  # metrics that are shown as they are; all others are shares, shown in percent
+
+
+def levels(evidence: dict[str, Any]) -> DataFrame:
+    """One row per arm and metric: `arm, metric, value, low, high, n, seeds`, with 95 % intervals.
+
+    Intervals resample units (stratified by the part of their id before the slash) and seeds.
+    """
+    import numpy
+    import pandas
+
+    rows = []
+    for metric, declared in sorted(evidence["metrics"].items()):
+        units = evidence["units"][declared["units"]]
+        strata = [unit.split("/")[0] for unit in units]
+        scale = 1 if metric in NATS else 100
+        for arm, seeds in sorted(declared["values"].items()):
+            interval = mean_interval(scale * numpy.array(list(seeds.values()), dtype=float), strata=strata)
+            rows.append({"arm": arm, "metric": metric, "value": interval.effect, "low": interval.low,
+                         "high": interval.high, "n": len(units), "seeds": len(seeds)})  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
+def claims(rows: list[dict[str, Any]]) -> str:
+    """Ledger rows as a Markdown table: statement, published and own effect, verdict with its reason."""
+    lines = ["| claim | statement | paper | ours [95 %] | verdict |", "|---|---|---|---|---|"]
+    for row in rows:
+        paper = "" if row["published"] is None else f"{row['published']['effect']:+.3g} ({row['published']['label']})"
+        ours = "" if row["effect"] is None else f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
+        lines.append(f"| {row['id']} | {row['statement']} | {paper} | {ours} | **{row['verdict']}**: {row['reason']} |")
+    return "\n".join(lines)

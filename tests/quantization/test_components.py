@@ -1,0 +1,129 @@
+"""Kept sets, one rounding for all of them, and the evidence they yield, on a tiny random model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmlib.errors import UserError
+from mmlib.quantization import components
+from mmlib.quantization.components import ATTENTION, FFN, KINDS, kind
+from mmlib.quantization.gptq import gptq, hessian
+from mmlib.quantization.model import GROUPS, linears
+
+HOW = {"damping": 0.01, "act_order": True}
+
+
+@pytest.fixture
+def model():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def calibration():
+    return torch.randint(0, 50, (8, 16), generator=torch.Generator().manual_seed(1))
+
+
+def test_every_linear_is_gptq_on_its_own_16_bit_inputs(model, calibration):
+    before = {name: linear.weight.detach().clone() for name, linear in linears(model).items()}
+    seen: dict[str, torch.Tensor] = {}
+    hooks = [
+        linear.register_forward_pre_hook(lambda m, x, name=name: seen.update({name: x[0]}))
+        for name, linear in linears(model).items()
+    ]
+    with torch.inference_mode():
+        model.model(calibration)
+    for hook in hooks:
+        hook.remove()
+    rounding = components.round_all(model, 3, 64, calibration, **HOW)
+    assert rounding.weights.keys() == rounding.loss.keys() == before.keys()
+    for name, weight in before.items():
+        assert torch.equal(linears(model)[name].weight, weight), "the model itself was changed"
+        alone = gptq(weight, hessian(seen[name]), 3, 64)
+        assert torch.allclose(rounding.weights[name], alone.weight, atol=1e-5), name
+        assert rounding.loss[name] == pytest.approx(alone.loss.sum().item(), rel=1e-3)
+
+
+def test_kept_linears_stay_and_all_others_are_rounded(model, calibration):
+    original = {name: linear.weight.detach().clone() for name, linear in linears(model).items()}
+    rounding = components.round_all(model, 2, 64, calibration, **HOW)
+    keep = {name for name in original if kind(name) == "down_proj"}
+    components.apply_map(model, rounding, keep)
+    for name, linear in linears(model).items():
+        expected = original[name] if name in keep else rounding.weights[name]
+        assert torch.equal(linear.weight, expected), name
+
+
+def test_an_unknown_module_is_named_and_nothing_is_changed(model, calibration):
+    rounding = components.round_all(model, 2, 64, calibration, **HOW)
+    before = {name: linear.weight.detach().clone() for name, linear in linears(model).items()}
+    with pytest.raises(UserError, match=r"no linear `model.layers.0.mlp.upward`"):
+        components.apply_map(model, rounding, {"model.layers.0.mlp.upward"})
+    assert all(torch.equal(linear.weight, before[name]) for name, linear in linears(model).items())
+
+
+def names_and_losses():
+    names = [f"model.layers.{i}.{k}" for i in range(4) for group in GROUPS for k in group]
+    sizes = {name: {"q_proj": 9, "k_proj": 3, "v_proj": 3, "o_proj": 9}.get(kind(name), 24) for name in names}
+    loss = {name: {"k_proj": 5.0, "v_proj": 9.0}.get(kind(name), 1.0) for name in names}
+    return sizes, loss
+
+
+def test_crucial_is_down_and_the_two_worst_attention_projections():
+    _, loss = names_and_losses()
+    assert components.crucial_kinds(loss) == ("down_proj", "v_proj", "k_proj")
+    worse = {name: 50.0 if kind(name) == "q_proj" and ".0." in name else value for name, value in loss.items()}
+    assert components.crucial_kinds(worse) == ("down_proj", "q_proj", "v_proj"), "the mean over blocks decides"
+    huge = {name: 99.0 if kind(name) == "up_proj" else value for name, value in loss.items()}
+    assert components.crucial_kinds(huge) == ("down_proj", "v_proj", "k_proj"), "only attention is ranked"
+
+
+def test_kept_sets_and_their_controls_have_the_weights_they_claim():
+    sizes, loss = names_and_losses()
+    sets = components.keep_sets(sizes, loss, seed=0)
+    kept = {arm: sum(sizes[name] for name in names) for arm, names in sets.items()}
+    assert sets["none"] == set() and set(KINDS) < set(sets)
+    assert sets["attention"] | sets["ffn"] == set(sizes) and not sets["attention"] & sets["ffn"]
+    assert {kind(name) for name in sets["attention"]} == set(ATTENTION)
+    assert kept["attention"] * 3 == kept["ffn"]
+    for arm in ("attention", "ffn", "crucial"):
+        assert 0 <= kept[arm] - kept[f"random-as-{arm}"] < min(sizes.values()) * 8, arm
+    assert {kind(name) for name in sets["ffn-sample"]} <= set(FFN)
+    assert kept["ffn-sample"] == kept["attention"]
+
+
+def test_random_subsets_differ_by_seed_and_never_exceed_the_budget():
+    sizes, _ = names_and_losses()
+    drawn = [frozenset(components.random_subset(sizes, 100, f"x/{seed}")) for seed in range(8)]
+    assert len(set(drawn)) > 1 and all(80 < sum(sizes[n] for n in d) <= 100 for d in drawn)
+    assert components.random_subset(sizes, 100, "x/0") == drawn[0]
+
+
+class Tasks:
+    def __init__(self, ids):
+        self._ids = ids
+
+    def ids(self):
+        return self._ids
+
+
+def test_evidence_names_arms_by_width_and_leaves_out_what_was_not_measured():
+    settings = {"icl_items": 2, "tasks": ["capital"], "text_windows": 1, "shots": 5}
+    text = {"nll": [1.0], "kl": [0.0], "top1": [1.0]}
+    results = [
+        {"bits": 2, "seed": seed, "arms": {"ffn": {"text": text, "exact": [1.0, 0.0]},
+                                           "q_proj": {"text": text, "exact": None}}}
+        for seed in (0, 1)
+    ]  # fmt: skip
+    results.append({"bits": 16, "seed": None, "arms": {"16-bit": {"text": text, "exact": [1.0, 1.0]}}})
+    evidence = components.as_evidence(results, [Tasks(["capital/a", "capital/b"])], settings)
+    exact = evidence["metrics"]["icl_em_5shot"]["values"]
+    assert exact == {"w2-ffn": {"0": [1, 0], "1": [1, 0]}, "16-bit": {"-": [1, 1]}}
+    assert set(evidence["metrics"]["nll"]["values"]) == {"w2-ffn", "w2-q_proj", "16-bit"}
