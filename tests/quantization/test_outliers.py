@@ -1,0 +1,104 @@
+"""INT8 activations against integer arithmetic written out, and the choice of outlier dimensions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmlib.errors import UserError
+from mmlib.quantization import outliers
+from mmlib.quantization.model import linears
+
+
+@pytest.fixture
+def model():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("scale", outliers.SCALES)
+def test_one_linear_equals_the_integer_product_of_llm_int8(model, scale):
+    generator = torch.Generator().manual_seed(1)
+    linear = model.model.layers[0].mlp.down_proj
+    x = torch.randn(5, 128, generator=generator)
+    x[:, 7] *= 30  # an outlier dimension
+    rest = [d for d in range(128) if d != 7]
+    kept = {"ffn-out": [7]}
+
+    # The definition, in 64-bit integers: scales over the rounded dimensions only.
+    weight, inputs = linear.weight.double(), x.double()
+    w_scale = weight[:, rest].abs().amax(1) / 127  # (out,)
+    x_scale = (inputs[:, rest].abs().amax(1) if scale == "token" else inputs[:, rest].abs().amax().expand(5)) / 127
+    w8 = (weight[:, rest] / w_scale[:, None]).round().long()
+    x8 = (inputs[:, rest] / x_scale[:, None]).round().long()
+    assert w8.abs().max() <= 127 and x8.abs().max() <= 127
+    expected = (x8 @ w8.T) * x_scale[:, None] * w_scale + inputs[:, [7]] @ weight[:, [7]].T
+
+    with outliers.int8_activations(model, kept, scale):
+        result = linear(x)
+    assert torch.allclose(result.double(), expected, atol=1e-5)
+    with outliers.int8_activations(model, {}, scale):
+        spoiled = linear(x)
+    exact = inputs @ weight.T
+    assert (spoiled - exact).norm() > 3 * (result - exact).norm(), "an outlier in the scale must cost precision"
+
+
+def test_weights_and_hooks_are_restored_even_after_an_error(model):
+    ids = torch.arange(12)[None]
+    before = model(ids).logits
+    with pytest.raises(RuntimeError), outliers.int8_activations(model, {}, "token"):
+        assert not torch.equal(model(ids).logits, before)
+        raise RuntimeError
+    assert torch.equal(model(ids).logits, before)
+
+
+def test_keeping_every_dimension_changes_nothing(model):
+    ids = torch.arange(12)[None]
+    widths = {outliers.site(name): linear.in_features for name, linear in linears(model).items()}
+    with outliers.int8_activations(model, {key: list(range(width)) for key, width in widths.items()}):
+        kept = model(ids).logits
+    assert torch.allclose(kept, model(ids).logits, atol=1e-6)
+
+
+def test_the_largest_activations_are_those_of_each_linear_s_input(model):
+    ids = torch.arange(24).reshape(2, 12)
+    seen = {}
+    hook = model.model.layers[1].mlp.down_proj.register_forward_pre_hook(lambda m, x: seen.update(x=x[0]))
+    found = outliers.largest_activations(model, ids)
+    hook.remove()
+    assert {key: tuple(rows.shape) for key, rows in found.items()} == {
+        "attention-in": (3, 64), "attention-out": (3, 64), "ffn-in": (3, 64), "ffn-out": (3, 128),
+    }  # fmt: skip
+    assert torch.equal(found["ffn-out"][1], seen["x"].abs().reshape(-1, 128).amax(0))
+
+
+def test_outliers_are_ranked_by_the_number_of_layers_they_affect():
+    rows = torch.zeros(4, 6)
+    rows[:2, 3], rows[0, 1], rows[:3, 5], rows[0, 0] = 7.0, 9.0, 6.0, 5.9
+    largest = {"ffn-in": rows, "attention-in": torch.zeros(4, 6)}
+    ranked = outliers.ranked_outliers(largest, 6.0, ("attention-in", "ffn-in"))
+    assert ranked == [("ffn-in", 5), ("ffn-in", 3), ("ffn-in", 1)]
+    assert outliers.ranked_outliers(largest, 6.0, ("attention-in",)) == []
+    assert len(outliers.ranked_outliers(largest, 5.0, ("ffn-in",))) == 4
+
+
+def test_moved_dimensions_are_rounded_and_random_ones_avoid_the_top():
+    ranked = [("ffn-in", d) for d in range(9)]
+    moved = outliers.moved_sets(ranked, seed=0)
+    assert moved["top1"] == ranked[:1] and moved["top3"] == ranked[:3] and moved["non-outlier"] == []
+    assert len(moved["random3"]) == 3 and not set(moved["random3"]) & set(ranked[:3])
+    assert outliers.moved_sets(ranked, seed=1)["random3"] != moved["random3"]
+    kept = outliers.kept_dims(ranked, moved["top3"])
+    assert kept["ffn-in"] == list(range(3, 9)) and kept["ffn-out"] == []
+    assert outliers.kept_dims(ranked, moved["everything"])["ffn-in"] == []
+
+
+def test_an_unknown_scale_is_named(model):
+    with pytest.raises(UserError, match="unknown activation scale `row`"), outliers.int8_activations(model, {}, "row"):
+        pass
