@@ -61,11 +61,21 @@ class Components:
 
 
 @dataclass(frozen=True)
+class Outliers:
+    """Stage `quantization-outliers`: INT8 activations; a case is `sites/threshold`. Calibration as in `Bits`."""
+
+    scales: list[str]
+    cases: list[str]
+    text_windows: int
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantization study, one section per stage."""
 
     bits: Bits
     components: Components
+    outliers: Outliers
 
 
 @dataclass(frozen=True)

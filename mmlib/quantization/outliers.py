@@ -90,10 +90,13 @@ def kept_dims(ranked: list[tuple[str, int]], moved: list[tuple[str, int]]) -> Di
 
 
 def moved_sets(ranked: list[tuple[str, int]], seed: int) -> dict[str, list[tuple[str, int]]]:
-    """Arm -> outlier dimensions that are rounded like the rest: none, the first, the first three, three others."""
+    """Arm -> outlier dimensions that are rounded like the rest: none, the first, the first three, three others.
+
+    Too few others: what there is is drawn.
+    """
     others = ranked[3:]
     drawn = random.Random(f"outliers/{seed}").sample(others, min(3, len(others)))
-    return {"non-outlier": [], "top1": ranked[:1], "top3": ranked[:3], "random3": drawn, "everything": ranked}
+    return {"non-outlier": [], "top1": ranked[:1], "top3": ranked[:3], "random3": drawn}
 
 
 @contextlib.contextmanager

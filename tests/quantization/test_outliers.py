@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmlib.errors import UserError
-from mmlib.quantization import outliers
+from mmlib.quantization import outlier_arms, outliers
 from mmlib.quantization.model import linears
 
 
@@ -96,9 +96,30 @@ def test_moved_dimensions_are_rounded_and_random_ones_avoid_the_top():
     assert outliers.moved_sets(ranked, seed=1)["random3"] != moved["random3"]
     kept = outliers.kept_dims(ranked, moved["top3"])
     assert kept["ffn-in"] == list(range(3, 9)) and kept["ffn-out"] == []
-    assert outliers.kept_dims(ranked, moved["everything"])["ffn-in"] == []
+    assert outliers.kept_dims(ranked, ranked)["ffn-in"] == []
+    assert outliers.moved_sets(ranked[:4], seed=0)["random3"] == ranked[3:4]
 
 
 def test_an_unknown_scale_is_named(model):
     with pytest.raises(UserError, match="unknown activation scale `row`"), outliers.int8_activations(model, {}, "row"):
         pass
+
+
+def test_cases_name_sites_and_threshold():
+    assert outlier_arms.parse_case("residual/6") == (("attention-in", "ffn-in"), 6.0)
+    for wrong in ("residual", "residual/", "everywhere/6", "all/x"):
+        with pytest.raises(UserError, match="unknown outlier case"):
+            outlier_arms.parse_case(wrong)
+
+
+def test_every_arm_is_measured_once_per_seed():
+    settings = {"calibration_seeds": [0, 1], "text_windows": 1}
+    made = outlier_arms.shards(["token", "tensor"], ["residual/6"], settings)
+    assert len(made) == 2 * 2 + 2 + 1 and len({shard["name"] for shard in made}) == len(made)
+    scores = {"nll": [1.0], "kl": [0.0], "top1": [1.0]}
+    results = [{"arms": {"token-residual6-top3": scores}, "seed": seed} for seed in (0, 1)]
+    evidence = outlier_arms.as_evidence([*results, {"arms": {"16-bit": scores}, "seed": None}], settings)
+    assert evidence["metrics"]["nll"]["values"] == {"token-residual6-top3": {"0": [1.0], "1": [1.0]},
+                                                    "16-bit": {"-": [1.0]}}  # fmt: skip
+    with pytest.raises(UserError, match="added twice"):
+        outlier_arms.as_evidence([*results, results[0]], settings)
