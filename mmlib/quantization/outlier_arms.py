@@ -10,6 +10,8 @@ from mmlib.evidence import Evidence
 from mmlib.quantization import outliers
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 
+NO_TASKS = {"tasks": [], "icl_items": 0, "shots": 0, "choices": 1}  # measured on text only
+
 
 def parse_case(case: str) -> tuple[tuple[str, ...], float]:
     """`residual/6` -> (sites of that set, 6.0): where outliers are counted, and from which size on."""
@@ -38,7 +40,7 @@ def shards(scales: list[str], cases: list[str], settings: dict[str, Any]) -> lis
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """One shard -> text scores of its arms, and which dimensions were outliers, as JSON."""
     root, settings = store.project_root(), shard["settings"]
-    shared = open_bench(root, store.dump_json({**settings, "tasks": []}))
+    shared = open_bench(root, store.dump_json({**settings, **NO_TASKS}))
     shared.fresh_model()
     if shard["scale"] is None:
         return {"arms": {REFERENCE: shared.text_scores(shared.model)}, "seed": None}
