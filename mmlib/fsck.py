@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,13 @@ def _cache_path(root: Path, md5: str) -> Path:
 def _check_path(root: Path, out: dict[str, Any]) -> None:
     path = root / out["path"]
     if path.is_file() and store.md5_file(path) != out["md5"]:
-        raise _damaged(path, out["path"])
+        raise _damaged(root, path, out["path"])
     listing = _cache_path(root, out["md5"])
     if path.is_dir() and listing.exists():
         for entry in json.loads(listing.read_text()):
             member = path / entry["relpath"]
             if not member.is_file() or store.md5_file(member) != entry["md5"]:
-                raise _damaged(member, out["path"])
+                raise _damaged(root, member, out["path"])
 
 
 def _check_cache(root: Path, md5: str) -> None:
@@ -58,5 +59,8 @@ def _check_cache(root: Path, md5: str) -> None:
             _check_cache(root, entry["md5"])
 
 
-def _damaged(path: Path, out: str) -> UserError:
-    return UserError(f"{path} is missing or differs from its record", f"run `dvc checkout {out} --force`")
+def _damaged(root: Path, path: Path, out: str) -> UserError:
+    # Metrics and evidence are kept in git; `dvc checkout` passes over them without a word.
+    in_git = subprocess.run(["git", "ls-files", "--error-unmatch", out], cwd=root, capture_output=True).returncode == 0
+    remedy = f"git checkout {out}" if in_git else f"dvc checkout {out} --force"
+    return UserError(f"{path} is missing or differs from its record", f"run `{remedy}`")

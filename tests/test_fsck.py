@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_a_flipped_byte_is_named(project, path, remedy):
     (project[0] / path).write_bytes(b"Xember")
     with pytest.raises(UserError, match=f"{path} is missing or differs.*{remedy}"):
         fsck.fsck(project[0])
+
+
+def test_what_is_kept_in_git_is_restored_from_git(project):
+    root, _ = project
+    for command in (["init", "-q"], ["add", "results/x.json"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    (root / "results/x.json").write_bytes(b"Xesult")
+    with pytest.raises(UserError, match=r"run `git checkout results/x\.json`"):
+        fsck.fsck(root)
 
 
 def test_a_missing_member_of_a_folder_is_named(project):
