@@ -15,58 +15,46 @@ HOW = {"damping": 0.01, "act_order": True}
 
 
 @pytest.fixture
-def model():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
-
-
-@pytest.fixture
 def calibration():
     return torch.randint(0, 50, (8, 16), generator=torch.Generator().manual_seed(1))
 
 
-def test_every_linear_is_gptq_on_its_own_16_bit_inputs(model, calibration):
-    before = {name: linear.weight.detach().clone() for name, linear in linears(model).items()}
+def test_every_linear_is_gptq_on_its_own_16_bit_inputs(tiny_llama, calibration):
+    before = {name: linear.weight.detach().clone() for name, linear in linears(tiny_llama).items()}
     seen: dict[str, torch.Tensor] = {}
     hooks = [
         linear.register_forward_pre_hook(lambda m, x, name=name: seen.update({name: x[0]}))
-        for name, linear in linears(model).items()
+        for name, linear in linears(tiny_llama).items()
     ]
     with torch.inference_mode():
-        model.model(calibration)
+        tiny_llama.model(calibration)
     for hook in hooks:
         hook.remove()
-    rounding = components.round_all(model, 3, 64, calibration, **HOW)
+    rounding = components.round_all(tiny_llama, 3, 64, calibration, **HOW)
     assert rounding.weights.keys() == rounding.loss.keys() == before.keys()
     for name, weight in before.items():
-        assert torch.equal(linears(model)[name].weight, weight), "the model itself was changed"
+        assert torch.equal(linears(tiny_llama)[name].weight, weight), "the model itself was changed"
         alone = gptq(weight, hessian(seen[name]), 3, 64)
         assert torch.allclose(rounding.weights[name], alone.weight, atol=1e-5), name
         assert rounding.loss[name] == pytest.approx(alone.loss.sum().item(), rel=1e-3)
 
 
-def test_kept_linears_stay_and_all_others_are_rounded(model, calibration):
-    original = {name: linear.weight.detach().clone() for name, linear in linears(model).items()}
-    rounding = components.round_all(model, 2, 64, calibration, **HOW)
+def test_kept_linears_stay_and_all_others_are_rounded(tiny_llama, calibration):
+    original = {name: linear.weight.detach().clone() for name, linear in linears(tiny_llama).items()}
+    rounding = components.round_all(tiny_llama, 2, 64, calibration, **HOW)
     keep = {name for name in original if kind(name) == "down_proj"}
-    components.apply_map(model, rounding, keep)
-    for name, linear in linears(model).items():
+    components.apply_map(tiny_llama, rounding, keep)
+    for name, linear in linears(tiny_llama).items():
         expected = original[name] if name in keep else rounding.weights[name]
         assert torch.equal(linear.weight, expected), name
 
 
-def test_an_unknown_module_is_named_and_nothing_is_changed(model, calibration):
-    rounding = components.round_all(model, 2, 64, calibration, **HOW)
-    before = {name: linear.weight.detach().clone() for name, linear in linears(model).items()}
+def test_an_unknown_module_is_named_and_nothing_is_changed(tiny_llama, calibration):
+    rounding = components.round_all(tiny_llama, 2, 64, calibration, **HOW)
+    before = {name: linear.weight.detach().clone() for name, linear in linears(tiny_llama).items()}
     with pytest.raises(UserError, match=r"no linear `model.layers.0.mlp.upward`"):
-        components.apply_map(model, rounding, {"model.layers.0.mlp.upward"})
-    assert all(torch.equal(linear.weight, before[name]) for name, linear in linears(model).items())
+        components.apply_map(tiny_llama, rounding, {"model.layers.0.mlp.upward"})
+    assert all(torch.equal(linear.weight, before[name]) for name, linear in linears(tiny_llama).items())
 
 
 def names_and_losses():

@@ -10,22 +10,10 @@ from mmlib.quantization import outlier_arms, outliers
 from mmlib.quantization.model import linears
 
 
-@pytest.fixture
-def model():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=50, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
-
-
 @pytest.mark.parametrize("scale", outliers.SCALES)
-def test_one_linear_equals_the_integer_product_of_llm_int8(model, scale):
+def test_one_linear_equals_the_integer_product_of_llm_int8(tiny_llama, scale):
     generator = torch.Generator().manual_seed(1)
-    linear = model.model.layers[0].mlp.down_proj
+    linear = tiny_llama.model.layers[0].mlp.down_proj
     x = torch.randn(5, 128, generator=generator)
     x[:, 7] *= 30  # an outlier dimension
     rest = [d for d in range(128) if d != 7]
@@ -40,37 +28,37 @@ def test_one_linear_equals_the_integer_product_of_llm_int8(model, scale):
     assert w8.abs().max() <= 127 and x8.abs().max() <= 127
     expected = (x8 @ w8.T) * x_scale[:, None] * w_scale + inputs[:, [7]] @ weight[:, [7]].T
 
-    with outliers.int8_activations(model, kept, scale):
+    with outliers.int8_activations(tiny_llama, kept, scale):
         result = linear(x)
     assert torch.allclose(result.double(), expected, atol=1e-5)
-    with outliers.int8_activations(model, {}, scale):
+    with outliers.int8_activations(tiny_llama, {}, scale):
         spoiled = linear(x)
     exact = inputs @ weight.T
     assert (spoiled - exact).norm() > 3 * (result - exact).norm(), "an outlier in the scale must cost precision"
 
 
-def test_weights_and_hooks_are_restored_even_after_an_error(model):
+def test_weights_and_hooks_are_restored_even_after_an_error(tiny_llama):
     ids = torch.arange(12)[None]
-    before = model(ids).logits
-    with pytest.raises(RuntimeError), outliers.int8_activations(model, {}, "token"):
-        assert not torch.equal(model(ids).logits, before)
+    before = tiny_llama(ids).logits
+    with pytest.raises(RuntimeError), outliers.int8_activations(tiny_llama, {}, "token"):
+        assert not torch.equal(tiny_llama(ids).logits, before)
         raise RuntimeError
-    assert torch.equal(model(ids).logits, before)
+    assert torch.equal(tiny_llama(ids).logits, before)
 
 
-def test_keeping_every_dimension_changes_nothing(model):
+def test_keeping_every_dimension_changes_nothing(tiny_llama):
     ids = torch.arange(12)[None]
-    widths = {outliers.site(name): linear.in_features for name, linear in linears(model).items()}
-    with outliers.int8_activations(model, {key: list(range(width)) for key, width in widths.items()}):
-        kept = model(ids).logits
-    assert torch.allclose(kept, model(ids).logits, atol=1e-6)
+    widths = {outliers.site(name): linear.in_features for name, linear in linears(tiny_llama).items()}
+    with outliers.int8_activations(tiny_llama, {key: list(range(width)) for key, width in widths.items()}):
+        kept = tiny_llama(ids).logits
+    assert torch.allclose(kept, tiny_llama(ids).logits, atol=1e-6)
 
 
-def test_the_largest_activations_are_those_of_each_linear_s_input(model):
+def test_the_largest_activations_are_those_of_each_linear_s_input(tiny_llama):
     ids = torch.arange(24).reshape(2, 12)
     seen = {}
-    hook = model.model.layers[1].mlp.down_proj.register_forward_pre_hook(lambda m, x: seen.update(x=x[0]))
-    found = outliers.largest_activations(model, ids)
+    hook = tiny_llama.model.layers[1].mlp.down_proj.register_forward_pre_hook(lambda m, x: seen.update(x=x[0]))
+    found = outliers.largest_activations(tiny_llama, ids)
     hook.remove()
     assert {key: tuple(rows.shape) for key, rows in found.items()} == {
         "attention-in": (3, 64), "attention-out": (3, 64), "ffn-in": (3, 64), "ffn-out": (3, 128),
@@ -100,8 +88,11 @@ def test_moved_dimensions_are_rounded_and_random_ones_avoid_the_top():
     assert outliers.moved_sets(ranked[:4], seed=0)["random3"] == ranked[3:4]
 
 
-def test_an_unknown_scale_is_named(model):
-    with pytest.raises(UserError, match="unknown activation scale `row`"), outliers.int8_activations(model, {}, "row"):
+def test_an_unknown_scale_is_named(tiny_llama):
+    with (
+        pytest.raises(UserError, match="unknown activation scale `row`"),
+        outliers.int8_activations(tiny_llama, {}, "row"),
+    ):
         pass
 
 
