@@ -139,7 +139,7 @@ def test_a_prose_edit_reruns_the_report_only(smoke):
 @pytest.mark.parametrize(
     ("old", "new", "rerun"),
     [
-        ("damping: 0.01", "damping: 0.02", {STAGE}),
+        ("choices: 4", "choices: 3", {STAGE}),
         ("max_perplexity: 40.0", "max_perplexity: 41.0", {"lm"}),
     ],
 )
