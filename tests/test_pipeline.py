@@ -140,6 +140,7 @@ def test_a_prose_edit_reruns_the_report_only(smoke):
     ("old", "new", "rerun"),
     [
         ("choices: 4", "choices: 3", {STAGE}),
+        ("damping: 0.01", "damping: 0.02", {STAGE, "quantization-components"}),  # both calibrate with it
         ("max_perplexity: 40.0", "max_perplexity: 41.0", {"lm"}),
     ],
 )
