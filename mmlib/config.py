@@ -70,12 +70,43 @@ class Outliers:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Stage `quantization-family`: sizes, training and problems of the models that are trained here."""
+
+    sizes: list[int]
+    widths: list[int]
+    group: int
+    seeds: list[int]
+    largest: int
+    items: int
+    steps: int
+    batch: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """Stage `quantization-compensation`: fine-tuning before and after rounding; problems as in `Family`."""
+
+    width: int
+    widths: list[int]
+    steps: int
+    batch: int
+    rank: int
+    alpha: int
+    learning_rate_lora: float
+    learning_rate_full: float
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantization study, one section per stage."""
 
     bits: Bits
     components: Components
     outliers: Outliers
+    family: Family
+    compensation: Compensation
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 from mmlib.quantization.gptq import hessian, prepare, round_columns
-from mmlib.quantization.model import GROUPS, linears
+from mmlib.quantization.model import linears, split_rows, visit_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,30 +49,16 @@ def round_all(
 
     result = Rounding()
 
-    def collector(block: nn.Module, prefix: str, kinds: tuple[str, ...]) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            layer = f"{prefix}.{kinds[0]}"
-            prepared = prepare(hessian(inputs[0]), damping=damping, act_order=act_order, layer=layer)
-            parts = [block.get_submodule(kind).weight for kind in kinds]
-            rounded = round_columns(torch.cat(parts), prepared, bits, group, layer=layer)
-            rows = [len(part) for part in parts]
-            for kind, weight, loss in zip(kinds, rounded.weight.split(rows), rounded.loss.split(rows), strict=True):
-                result.weights[f"{prefix}.{kind}"] = weight.clone()
-                result.loss[f"{prefix}.{kind}"] = loss.sum().item()
+    def collect(number: int, block: nn.Module, kinds: tuple[str, ...], x: Tensor) -> None:
+        layer = f"model.layers.{number}.{kinds[0]}"
+        prepared = prepare(hessian(x), damping=damping, act_order=act_order, layer=layer)
+        parts = [block.get_submodule(kind) for kind in kinds]
+        rounded = round_columns(torch.cat([part.weight for part in parts]), prepared, bits, group, layer=layer)
+        for kind, (weight, loss) in zip(kinds, split_rows(rounded, parts), strict=True):
+            result.weights[f"model.layers.{number}.{kind}"] = weight.clone()
+            result.loss[f"model.layers.{number}.{kind}"] = loss.sum().item()
 
-        return hook
-
-    hooks = [
-        block.get_submodule(kinds[0]).register_forward_pre_hook(collector(block, f"model.layers.{number}", kinds))
-        for number, block in enumerate(model.model.layers)
-        for kinds in GROUPS
-    ]
-    try:
-        with torch.inference_mode():
-            model.model(calibration.to(model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    visit_inputs(model, calibration, collect)
     return result
 
 
