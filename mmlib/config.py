@@ -35,7 +35,8 @@ class Bits:
     """Stage `quantization-bits`: the grid of bit widths and what is measured on it."""
 
     widths: list[int]
-    groups: list[int]
+    group: int
+    row_widths: list[int]
     calibration_seeds: list[int]
     calibration_windows: int
     calibration_tokens: int
@@ -48,6 +49,12 @@ class Bits:
     shots: int
     choices: int
     sample_tokens: int
+    mappings: int
+    mapping_demonstrations: int
+    mapping_items: int
+    prompts_per_kind: int
+    answer_tokens: int
+    answer_widths: list[int]
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,43 @@ class Outliers:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Stage `quantization-family`: sizes, training and problems of the models that are trained here."""
+
+    sizes: list[int]
+    widths: list[int]
+    group: int
+    seeds: list[int]
+    largest: int
+    items: int
+    steps: int
+    batch: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """Stage `quantization-compensation`: fine-tuning before and after rounding; problems as in `Family`."""
+
+    width: int
+    widths: list[int]
+    steps: int
+    batch: int
+    rank: int
+    alpha: int
+    learning_rate_lora: float
+    learning_rate_full: float
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantization study, one section per stage."""
 
     bits: Bits
     components: Components
     outliers: Outliers
+    family: Family
+    compensation: Compensation
 
 
 @dataclass(frozen=True)

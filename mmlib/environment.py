@@ -13,7 +13,7 @@ from mmlib.errors import UserError
 
 GROUPS = {
     "core": ["accelerate", "gguf", "numpy", "safetensors", "scipy", "tokenizers", "torch", "transformers"],
-    "quantization": ["bitsandbytes"],
+    "quantization": ["bitsandbytes", "datasets", "if-verifiable", "langdetect", "peft"],
 }
 
 

@@ -9,7 +9,12 @@ from mmlib.stats import mean_interval
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-NATS = ("nll", "kl")  # metrics that are shown as they are; all others are shares, shown in percent
+NATS = (
+    "nll",
+    "kl",
+    "direct_logprob",
+    "cot_logprob",
+)  # metrics that are shown as they are; all others are shares, shown in percent
 
 
 def levels(evidence: dict[str, Any]) -> DataFrame:

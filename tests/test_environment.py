@@ -12,8 +12,11 @@ from mmlib import environment
 from mmlib.config import read_yaml
 from mmlib.errors import UserError
 
-IMPORT_NAMES = {"ruamel": "ruamel-yaml", "IPython": "ipykernel", "tokenizers": "transformers"}
-TOOLS = {"accelerate", "bitsandbytes", "datasets", "dvc", "gguf", "ipykernel", "jupyterlab", "peft"}
+IMPORT_NAMES = {
+    "IPython": "ipykernel", "if_verifiable": "if-verifiable", "lm_eval": "lm-eval", "ruamel": "ruamel-yaml",
+    "tokenizers": "transformers",
+}  # fmt: skip
+TOOLS = {"accelerate", "bitsandbytes", "dvc", "gguf", "ipykernel", "jupyterlab"}
 
 
 def test_conda_route_has_the_same_pins(root):

@@ -90,19 +90,43 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def complete_greedily(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], new_tokens: int, batch: int = 1
 ) -> list[str]:
     """Greedy answers to user prompts in the model's own chat template, one string per prompt."""
-    import torch
-
     texts = [
         tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
-    answers = []
-    for text in texts:  # one by one: left padding in a batch would shift float32 sums between variants
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(model.device)
+    return generate(model, tokenizer, texts, new_tokens, batch)
+
+
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], new_tokens: int, batch: int = 1
+) -> list[str]:
+    """Greedy continuations of texts, in batches padded on the left; texts of similar length share a batch.
+
+    Raises:
+        UserError: a text and its continuation do not fit into the model's context.
+    """
+    import torch
+
+    limit = model.config.max_position_embeddings - new_tokens
+    encoded = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: (len(encoded[i]), i))
+    if order and len(encoded[order[-1]]) > limit:
+        culprit = f"prompt `{texts[order[-1]][:40]}…` has {len(encoded[order[-1]])} tokens, room is for {limit}"
+        raise UserError(culprit, "shorten it or ask for fewer new tokens")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    answers = [""] * len(texts)
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        width = max(len(encoded[i]) for i in part)
+        ids = torch.tensor([[pad] * (width - len(encoded[i])) + encoded[i] for i in part], device=model.device)
+        mask = torch.tensor([[0] * (width - len(encoded[i])) + [1] * len(encoded[i]) for i in part])
         with torch.inference_mode():
-            out = model.generate(**ids, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-        answers.append(tokenizer.decode(out[0, ids.input_ids.shape[1] :], skip_special_tokens=True).strip())
+            out = model.generate(
+                ids, attention_mask=mask.to(model.device), max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad
+            )
+        for i, row in zip(part, out[:, width:], strict=True):
+            answers[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
     return answers

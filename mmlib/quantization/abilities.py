@@ -47,6 +47,12 @@ class Task:
     choices: int
     seed: int
 
+    def __post_init__(self) -> None:
+        shown = {fact.query for fact in self.demonstrations}
+        if leaked := next((fact.query for fact in self.items if fact.query in shown), None):
+            raise UserError(f"item `{leaked}` of task {self.name} stands among its demonstrations",
+                            "draw demonstrations and items from disjoint parts of the table")  # fmt: skip
+
     @property
     def hash(self) -> str:
         """Identifies wording, demonstrations, items and candidate draw."""
@@ -176,6 +182,15 @@ def _wrong_plurals(word: str, forms: dict[str, str]) -> tuple[str, ...]:
 
 def _other_degrees(word: str, forms: dict[str, str]) -> tuple[str, ...]:
     return (word, forms.get("JJS", word + "est"), word + "ly")
+
+
+def category_words(root: Path) -> dict[str, list[str]]:
+    """Words of four plain categories, from the tables of the tasks."""
+    named = {"country": _capitals(root), "element": _elements(root)}
+    words = {category: [fact.query for fact in facts] for category, facts in named.items()}
+    return words | {
+        name: [row["word"] for row in _words(kind)] for name, kind in (("adjective", "adj"), ("verb", "verb"))
+    }
 
 
 TASKS: dict[str, tuple[str, Callable[[Path], list[Fact]]]] = {

@@ -11,7 +11,7 @@ from typing import Any
 from mmlib import store, text
 from mmlib.evidence import Evidence
 from mmlib.models.lm import complete_greedily
-from mmlib.quantization import abilities
+from mmlib.quantization import abilities, instructions, remapped
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 from mmlib.quantization.model import Spec, quantize_model
 
@@ -22,13 +22,17 @@ PROMPTS = (
 )
 
 
-def variants(widths: list[int], groups: list[int], calibration_seeds: list[int]) -> list[dict[str, Any]]:
-    """All arms: the reference, RTN and GPTQ at every (bits, group), and two bitsandbytes baselines.
+def variants(
+    widths: list[int], group: int, row_widths: list[int], calibration_seeds: list[int]
+) -> list[dict[str, Any]]:
+    """All arms: the reference, RTN and GPTQ at every grid, and two bitsandbytes baselines.
+
+    Grids: every width with one grid per `group` inputs, `row_widths` also with one grid per output row.
 
     GPTQ comes once per calibration seed; arms without calibration have seed None. Order: longest first, so
     that two workers finish together.
     """
-    grid = [(bits, group) for bits in widths for group in groups]
+    grid = [*((bits, group) for bits in widths), *((bits, None) for bits in row_widths)]
     gptq = [_variant("gptq", bits, group, seed) for seed in calibration_seeds for bits, group in grid]
     rtn = [_variant("rtn", bits, group) for bits, group in grid]
     return [*gptq, _variant("bnb-int8", 8), *rtn, _variant("bnb-nf4", 4), _variant("none", 16)]
@@ -42,11 +46,15 @@ def _variant(method: str, bits: int, group: int | None = None, seed: int | None 
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """Quantize and measure one variant: `{"variant": …, "settings": …}` -> JSON results, no times in it."""
+    """Quantize and measure one variant: `{"variant": …, "settings": …}` -> JSON results, no times in it.
+
+    What a model says and makes of demonstrations is measured on the reference and on grouped GPTQ only.
+    """
     settings, variant = shard["settings"], shard["variant"]
     root = store.project_root()
     shared = open_bench(root, store.dump_json(settings))
     model, size, loss = quantized(shared, variant, settings, root)
+    speaks = variant["method"] == "none" or (variant["method"] == "gptq" and variant["group"] is not None)
     return {
         "variant": variant,
         "size": size,
@@ -54,9 +62,25 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
         "text": shared.text_scores(model),
         "icl": {str(shots): shared.icl_scores(model, shots) for shots in (0, settings["shots"])},
         "samples": complete_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
-        if variant["seed"] in (None, settings["calibration_seeds"][0])
+        if speaks and variant["seed"] in (None, settings["calibration_seeds"][0])
+        else None,
+        "remapped": remapped.scores(model, shared.tokenizer, mappings(settings, root)) if speaks else None,
+        "answers": answers(model, shared.tokenizer, settings)
+        if speaks and variant["bits"] in (16, *settings["answer_widths"])
         else None,
     }
+
+
+def mappings(settings: dict[str, Any], root: Path) -> list[abilities.Task]:
+    """The tasks with remapped labels of a run."""
+    size = {"demonstrations": settings["mapping_demonstrations"], "items": settings["mapping_items"]}
+    return remapped.build(root, mappings=settings["mappings"], **size)
+
+
+def answers(model: Any, tokenizer: Any, settings: dict[str, Any]) -> list[str]:
+    """Greedy answers to the instructions that are checked by rules, in one batch."""
+    texts = [prompt.text for prompt in instructions.prompts(settings["prompts_per_kind"])]
+    return complete_greedily(model, tokenizer, texts, settings["answer_tokens"], batch=len(texts))
 
 
 def quantized(
@@ -80,7 +104,9 @@ def quantized(
     return model, size.account(model, method, bits, spec), loss
 
 
-def as_evidence(results: list[dict[str, Any]], tasks: list[abilities.Task], settings: dict[str, Any]) -> dict:
+def as_evidence(
+    results: list[dict[str, Any]], tasks: list[abilities.Task], settings: dict[str, Any], root: Path
+) -> dict:
     """Everything the ledger needs from the shards: per item and per window, for every arm and seed."""
     evidence = Evidence("quantization", "quantization-bits")
     asked = settings["icl_items"] * len(settings["tasks"])
@@ -98,7 +124,43 @@ def as_evidence(results: list[dict[str, Any]], tasks: list[abilities.Task], sett
         for result in results:
             arm, seed = result["variant"]["arm"], result["variant"]["seed"]
             evidence.add(name, arm=arm, seed=seed, values=result["text"][name])
+    _add_mappings(evidence, results, settings)
+    _add_instructions(evidence, results, settings, root)
     return evidence.as_dict()
+
+
+def _add_mappings(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+    """The unit is a mapping (the mean over its items): items of one prompt share its luck."""
+    count = settings["mappings"]
+    evidence.units("mapping", [f"mapping/{number}" for number in range(count)], asked=count)
+    for key, name in (("remapped", "remapped_rank"), ("random", "random_label_rank")):
+        evidence.metric(name, units="mapping", higher_is_better=True, floor=1 / remapped.CATEGORIES)
+        for result in results:
+            if result["remapped"] is not None:
+                arm, seed = result["variant"]["arm"], result["variant"]["seed"]
+                evidence.add(name, arm=arm, seed=seed, values=result["remapped"][key])
+
+
+def _add_instructions(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any], root: Path) -> None:
+    """Rules obeyed, by the model and by answers that follow nothing; kinds that the latter never pass stand alone."""
+    prompts, words = instructions.prompts(settings["prompts_per_kind"]), instructions.vocabulary(root)
+    said = {(f"null-{name}", None): rows for name, rows in instructions.null_answers(prompts, words).items()}
+    for result in results:
+        if result["answers"] is not None:
+            said[result["variant"]["arm"], result["variant"]["seed"]] = result["answers"]
+    measured = {key: instructions.measure(prompts, rows, words) for key, rows in said.items()}
+    nulls = [scores for (arm, _), scores in measured.items() if arm.startswith("null-")]
+    hard = instructions.floorless(prompts, nulls)
+    evidence.units("prompt", [prompt.id for prompt in prompts], asked=len(prompts))
+    evidence.units("prompt_floorless", [prompts[i].id for i in hard], asked=len(hard))
+    for name in ("strict", "loose", "distinct", "known"):
+        floor = 0.0 if name in ("strict", "loose") else None
+        evidence.metric(f"if_{name}", units="prompt", higher_is_better=True, floor=floor)
+    evidence.metric("if_floorless", units="prompt_floorless", higher_is_better=True, floor=0.0)
+    for (arm, seed), scores in measured.items():
+        for name, values in scores.items():
+            evidence.add(f"if_{name}", arm=arm, seed=seed, values=values)
+        evidence.add("if_floorless", arm=arm, seed=seed, values=[scores["strict"][i] for i in hard])
 
 
 def icl_metrics(shots: int) -> list[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PUBLISHED = Path(__file__).with_name("published_table1.csv")
+NULL = "null"  # answers that follow nothing, `instructions.null_answers`
 METHODS = {"gptq": "GPTQ", "rtn": "RTN", "bnb-int8": "bitsandbytes", "bnb-nf4": "bitsandbytes", "none": "16-bit"}
 
 
@@ -28,7 +29,8 @@ def levels(results: list[dict[str, Any]], evidence: dict[str, Any]) -> DataFrame
 
     frame = tables.levels(evidence)
     arms = {result["variant"]["arm"]: result for result in reversed(results)}
-    return frame.join(pandas.DataFrame([_facts(arms[arm]) for arm in frame["arm"]]))
+    facts = [_facts(arms[arm]) if arm in arms else {"method": NULL} for arm in frame["arm"]]
+    return frame.join(pandas.DataFrame(facts))
 
 
 def _facts(result: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def _facts(result: dict[str, Any]) -> dict[str, Any]:
 def table(frame: DataFrame, shots: int) -> DataFrame:
     """The levels in the layout of Table 1: an arm per row, a measure per column."""
     keys = ["bits", "method", "grid", "packed_bits", "megabytes"]
+    frame = frame[frame["method"] != NULL]
     wide = frame.pivot(index=["arm", *keys], columns="metric", values="value").reset_index()
     wide["perplexity"] = wide["nll"].map(math.exp)
     order = [("16-bit", "GPTQ", "RTN", "bitsandbytes").index(m) for m in wide["method"]]
@@ -59,11 +62,11 @@ def table(frame: DataFrame, shots: int) -> DataFrame:
 
 
 def by_task(results: list[dict[str, Any]], evidence: dict[str, Any], metric: str) -> DataFrame:
-    """Mean of a metric (percent) per task and arm, over seeds."""
+    """Mean of a metric (percent) per arm and task (the unit's id up to the slash: task, kind of instruction)."""
     import numpy
     import pandas
 
-    tasks = [unit.split("/")[0] for unit in evidence["units"]["icl"]]
+    tasks = [unit.split("/")[0] for unit in evidence["units"][evidence["metrics"][metric]["units"]]]
     rows = {}
     for arm, seeds in evidence["metrics"][metric]["values"].items():
         means = numpy.array(list(seeds.values()), dtype=float).mean(0)

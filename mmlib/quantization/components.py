@@ -17,7 +17,7 @@ from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 from mmlib.quantization.gptq import hessian, prepare, round_columns
-from mmlib.quantization.model import GROUPS, linears
+from mmlib.quantization.model import linears, split_rows, visit_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,6 +27,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 FFN = ("gate_proj", "up_proj", "down_proj")
 KINDS = (*ATTENTION, *FFN)
 KEPT_BITS = 16
+NAMED = ("none", "attention", "ffn", "crucial")  # the variants of the paper
 
 
 @dataclass
@@ -49,30 +50,16 @@ def round_all(
 
     result = Rounding()
 
-    def collector(block: nn.Module, prefix: str, kinds: tuple[str, ...]) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            layer = f"{prefix}.{kinds[0]}"
-            prepared = prepare(hessian(inputs[0]), damping=damping, act_order=act_order, layer=layer)
-            parts = [block.get_submodule(kind).weight for kind in kinds]
-            rounded = round_columns(torch.cat(parts), prepared, bits, group, layer=layer)
-            rows = [len(part) for part in parts]
-            for kind, weight, loss in zip(kinds, rounded.weight.split(rows), rounded.loss.split(rows), strict=True):
-                result.weights[f"{prefix}.{kind}"] = weight.clone()
-                result.loss[f"{prefix}.{kind}"] = loss.sum().item()
+    def collect(number: int, block: nn.Module, kinds: tuple[str, ...], x: Tensor) -> None:
+        layer = f"model.layers.{number}.{kinds[0]}"
+        prepared = prepare(hessian(x), damping=damping, act_order=act_order, layer=layer)
+        parts = [block.get_submodule(kind) for kind in kinds]
+        rounded = round_columns(torch.cat([part.weight for part in parts]), prepared, bits, group, layer=layer)
+        for kind, (weight, loss) in zip(kinds, split_rows(rounded, parts), strict=True):
+            result.weights[f"model.layers.{number}.{kind}"] = weight.clone()
+            result.loss[f"model.layers.{number}.{kind}"] = loss.sum().item()
 
-        return hook
-
-    hooks = [
-        block.get_submodule(kinds[0]).register_forward_pre_hook(collector(block, f"model.layers.{number}", kinds))
-        for number, block in enumerate(model.model.layers)
-        for kinds in GROUPS
-    ]
-    try:
-        with torch.inference_mode():
-            model.model(calibration.to(model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    visit_inputs(model, calibration, collect)
     return result
 
 
@@ -145,7 +132,7 @@ def shards(widths: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """One shard -> scores of every kept set, as JSON. Single kinds are measured on text only."""
+    """One shard -> scores of every kept set, as JSON. Only the sets that the paper names are asked the tasks."""
     settings, bits, seed = shard["settings"], shard["bits"], shard["seed"]
     root = store.project_root()
     shared = open_bench(root, store.dump_json(settings))
@@ -159,7 +146,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     arms = {}
     for arm, keep in keep_sets(sizes, rounding.loss, seed).items():
         apply_map(shared.fresh_model(), rounding, keep)
-        shots = None if arm in KINDS else settings["shots"]
+        shots = settings["shots"] if arm in NAMED else None
         arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, shots)}
     shared.fresh_model()
     crucial = list(crucial_kinds(rounding.loss))

@@ -9,6 +9,7 @@ input arrives, just before they run, so the whole scheme costs one ordinary forw
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,42 +74,50 @@ def quantize_model(model: PreTrainedModel, spec: Spec, calibration: Tensor | Non
     return _sequential(model, spec, calibration)
 
 
+def visit_inputs(
+    model: PreTrainedModel, windows: Tensor, visit: Callable[[int, nn.Module, tuple[str, ...], Tensor], None]
+) -> None:
+    """Run token windows (W, L) once; just before a group of linears runs, call visit(block number, block, group, x).
+
+    x: what the linears of the group read, (W, L, in_features). What `visit` changes acts on everything after it.
+    """
+    import torch
+
+    def hook(number: int, block: nn.Module, group: tuple[str, ...]) -> Any:
+        def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            visit(number, block, group, inputs[0])
+
+        return block.get_submodule(group[0]).register_forward_pre_hook(before)
+
+    hooks = [hook(number, block, group) for number, block in enumerate(model.model.layers) for group in GROUPS]
+    try:
+        with torch.no_grad():  # not inference_mode: LoRA could not be trained on weights made there
+            model.model(windows.to(model.device), use_cache=False)
+    finally:
+        for each in hooks:
+            each.remove()
+
+
+def split_rows(stacked: Any, parts: list[nn.Linear]) -> Any:
+    """(weight, loss) of every linear of a group that was rounded as one stacked matrix."""
+    rows = [part.out_features for part in parts]
+    return zip(stacked.weight.split(rows), stacked.loss.split(rows), strict=True)
+
+
 def _sequential(model: PreTrainedModel, spec: Spec, calibration: Tensor) -> Report:
     import torch
 
     report = Report()
-    hooks = [
-        block.get_submodule(group[0]).register_forward_pre_hook(_quantizer(block, number, group, spec, report))
-        for number, block in enumerate(model.model.layers)
-        for group in GROUPS
-    ]
-    started = time.perf_counter()
-    try:
-        with torch.inference_mode():
-            model.model(calibration.to(model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    spent = sum(report.seconds.values())
-    report.seconds["forward"] = time.perf_counter() - started - spent
-    return report
 
-
-def _quantizer(block: nn.Module, number: int, group: tuple[str, ...], spec: Spec, report: Report) -> Any:
-    """A pre-forward hook that quantizes all linears of `group` from the input of its first."""
-    import torch
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def quantize(number: int, block: nn.Module, group: tuple[str, ...], x: Tensor) -> None:
         started = time.perf_counter()
-        h = hessian(inputs[0])
+        h = hessian(x)
         elapsed = time.perf_counter() - started
         parts = [block.get_submodule(kind) for kind in group]
         stacked = torch.cat([part.weight for part in parts])  # rows are independent given H
         layer = f"model.layers.{number}.{group[0]}"
         result = gptq(stacked, h, spec.bits, spec.group, damping=spec.damping, act_order=spec.act_order, layer=layer)
-        rows = [part.out_features for part in parts]
-        pieces = zip(group, parts, result.weight.split(rows), result.loss.split(rows), strict=True)
-        for kind, part, weight, loss in pieces:
+        for kind, part, (weight, loss) in zip(group, parts, split_rows(result, parts), strict=True):
             part.weight.data = weight.clone()
             short = kind.split(".")[-1]
             report.loss[short] = report.loss.get(short, 0.0) + loss.sum().item()
@@ -116,4 +125,8 @@ def _quantizer(block: nn.Module, number: int, group: tuple[str, ...], spec: Spec
         for name, seconds in spent:
             report.seconds[name] = report.seconds.get(name, 0.0) + seconds
 
-    return hook
+    started = time.perf_counter()
+    visit_inputs(model, calibration, quantize)
+    spent = sum(report.seconds.values())
+    report.seconds["forward"] = time.perf_counter() - started - spent
+    return report

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mmlib.errors import UserError
-from mmlib.quantization.model import GROUPS, linears
+from mmlib.quantization.model import GROUPS, linears, visit_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +24,7 @@ LEVELS = 127
 SCALES = ("token", "tensor")
 # Where a dimension is counted: inputs of attention and of the FFN, of the output projection, of the down projection.
 SITES = {"attention-in": GROUPS[0], "attention-out": GROUPS[1], "ffn-in": GROUPS[2], "ffn-out": GROUPS[3]}
+SITE_OF = {group: key for key, group in SITES.items()}
 SITE_SETS = {"residual": ("attention-in", "ffn-in"), "all": tuple(SITES)}
 Dims = dict[str, list[int]]  # site -> dimensions
 
@@ -51,20 +52,10 @@ def largest_activations(model: PreTrainedModel, windows: Tensor) -> dict[str, Te
 
     found: dict[str, list[Tensor]] = {key: [] for key in SITES}
 
-    def watcher(key: str) -> Any:
-        return lambda module, inputs: found[key].append(inputs[0].abs().flatten(0, -2).amax(0))
+    def watch(number: int, block: nn.Module, group: tuple[str, ...], x: Tensor) -> None:
+        found[SITE_OF[group]].append(x.abs().flatten(0, -2).amax(0))
 
-    hooks = [
-        block.get_submodule(kinds[0]).register_forward_pre_hook(watcher(key))
-        for block in model.model.layers
-        for key, kinds in SITES.items()
-    ]
-    try:
-        with torch.inference_mode():
-            model.model(windows.to(model.device), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    visit_inputs(model, windows, watch)
     return {key: torch.stack(rows) for key, rows in found.items()}
 
 

@@ -16,15 +16,17 @@ from mmlib.quantization import bench, bits, bits_report
 SETTINGS = {
     "calibration_seeds": [0, 1], "calibration_windows": 2, "calibration_tokens": 32, "damping": 0.01,
     "act_order": True, "text_windows": 3, "text_tokens": 32, "tasks": ["capital", "plural"], "icl_items": 5,
-    "shots": 2, "choices": 4, "sample_tokens": 3,
+    "shots": 2, "choices": 4, "sample_tokens": 3, "mappings": 2, "mapping_demonstrations": 2, "mapping_items": 1,
+    "prompts_per_kind": 2, "answer_tokens": 2, "answer_widths": [2],
 }  # fmt: skip
 
 
 def test_the_grid_is_complete_and_free_of_duplicates():
-    made = bits.variants([8, 4, 3, 2], [0, 64], [0, 1, 2])
-    assert len({v["name"] for v in made}) == len(made) == 4 * 2 * 3 + 4 * 2 + 3
+    made = bits.variants([8, 4, 3, 2], 64, [4], [0, 1, 2])
+    assert len({v["name"] for v in made}) == len(made) == 5 * 3 + 5 + 3
     arms = {v["arm"] for v in made}
-    assert {"16-bit", "bnb-int8", "bnb-nf4", "rtn-w2-row", "gptq-w3-g64"} <= arms and len(arms) == 19
+    assert {"16-bit", "bnb-int8", "bnb-nf4", "rtn-w4-row", "gptq-w3-g64"} <= arms and len(arms) == 13
+    assert "gptq-w2-row" not in arms
     assert all((v["seed"] is not None) == (v["method"] == "gptq") for v in made)
 
 
@@ -63,7 +65,7 @@ def evaluate(project, monkeypatch):
 
 
 def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, project):
-    variants = {v["name"]: v for v in bits.variants([4, 2], [0, 64], [0, 1])}
+    variants = {v["name"]: v for v in bits.variants([4, 2], 64, [4], [0, 1])}
     reference = evaluate(variants["16-bit"])
     assert max(reference["text"]["kl"]) == 0 and min(reference["text"]["top1"]) == 1
     first = evaluate(variants["gptq-w2-g64/seed0"])
@@ -77,12 +79,15 @@ def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, projec
 
 
 def test_evidence_and_report_tables_follow_from_results(evaluate, project):
-    made = bits.variants([2], [64], [0, 1])
+    made = bits.variants([2], 64, [], [0, 1])
     results = [evaluate(v) for v in made]
-    evidence = bits.as_evidence(results, bench.task_list(SETTINGS, project), SETTINGS)
-    assert evidence["n_asked"] == {"icl": 10, "text": 3} and len(evidence["units"]["icl"]) == 10
+    evidence = bits.as_evidence(results, bench.task_list(SETTINGS, project), SETTINGS, project)
+    hard = len(evidence["units"]["prompt_floorless"])
+    assert evidence["n_asked"] == {"icl": 10, "text": 3, "mapping": 2, "prompt": 30, "prompt_floorless": hard}
+    assert len(evidence["units"]["icl"]) == 10 and 0 < hard < 30
     assert evidence["metrics"].keys() == {
         "icl_em_0shot", "icl_em_2shot", "icl_rank_0shot", "icl_rank_2shot", "nll", "kl", "top1",
+        "remapped_rank", "random_label_rank", "if_strict", "if_loose", "if_distinct", "if_known", "if_floorless",
     }  # fmt: skip
     assert evidence["metrics"]["nll"]["values"]["gptq-w2-g64"].keys() == {"0", "1"}
     assert evidence["metrics"]["icl_rank_2shot"]["floor"] == 0.25
@@ -102,7 +107,7 @@ def test_calibration_text_that_overlaps_the_test_text_stops_the_variant(evaluate
 
     monkeypatch.setattr(text, "PARTS", {"calibration": text.PARTS["test"], "test": text.PARTS["test"]})
     monkeypatch.setattr(bits, "calibration_windows", lambda tok, s, seed, root: bench.test_windows(tok, s, root))
-    gptq = next(v for v in bits.variants([4], [0], [0]) if v["method"] == "gptq")
+    gptq = next(v for v in bits.variants([4], 64, [], [0]) if v["method"] == "gptq")
     with pytest.raises(UserError, match="shares 32 tokens with the calibration text"):
         evaluate(gptq)
 

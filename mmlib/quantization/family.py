@@ -1,0 +1,217 @@
+"""A family of small language models, trained here in full precision on worked arithmetic, and rounded like the LLM.
+
+Three purposes: a subject whose chain of thought is neither at floor nor at ceiling; sizes, to ask which width is
+best at equal total bits; and a control for the packaged LLM, whose "16-bit" weights were once 4-bit (GGUF).
+Models have one decoder block: on this task deeper ones learn no faster at equal steps, so the family grows in width.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmlib import store
+from mmlib.errors import UserError
+from mmlib.evidence import Evidence
+from mmlib.metrics import continuations
+from mmlib.models.lm import generate
+from mmlib.quantization import arithmetic, size
+from mmlib.quantization.model import Spec, quantize_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FULL_BITS = 16
+HEAD_WIDTH = 16
+CALIBRATION_DOCUMENTS = 128
+SAMPLES = 3  # answers kept for the report
+METRICS = ("direct_em", "cot_strict", "cot_flexible", "direct_logprob", "cot_logprob")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A family model with what it is measured on."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    tests: list[arithmetic.Problem]
+    demonstration: arithmetic.Problem
+    calibration: Tensor  # token ids (W, L)
+
+
+def build_model(width: int, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """An untrained one-block Llama of hidden size `width` (a multiple of 32, the group size of the grids)."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if width % 32:
+        raise UserError(f"family width {width} is not a multiple of 32", "choose 32, 64, 128 …")
+    torch.manual_seed(seed)
+    heads = width // HEAD_WIDTH
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=1,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=256, tie_word_embeddings=True,
+        initializer_range=0.06, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def train(settings: dict[str, Any], width: int, seed: int) -> Subject:
+    """One member of the family; seed decides initial weights, training texts and their order."""
+    from mmlib.models.train import train_lm
+
+    tokenizer = arithmetic.build_tokenizer(settings["largest"])
+    tests = arithmetic.test_problems(settings["items"], settings["largest"])
+    texts = training_texts(settings, f"base/{seed}", settings["steps"] * settings["batch"], tests)
+    arithmetic.refuse_leaks(texts, tests)
+    model = build_model(width, tokenizer, seed)
+    train_lm(model, tokenizer, texts, steps=settings["steps"], batch=settings["batch"],
+             learning_rate=settings["learning_rate"], seed=seed)  # fmt: skip
+    return subject(model, tokenizer, settings, seed)
+
+
+def training_texts(
+    settings: dict[str, Any], seed: str, count: int, tests: list[arithmetic.Problem], worked: float = 0.5
+) -> list[str]:
+    """`count` documents of two problems: the first demonstrates the style of the second."""
+    return arithmetic.documents(count, settings["largest"], seed, worked=worked, problems=2, leave_out=tests)
+
+
+def subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any], seed: int) -> Subject:
+    """`model` with the test problems, a demonstration that is not among them, and calibration text of its own."""
+    import torch
+
+    tests = arithmetic.test_problems(settings["items"], settings["largest"])
+    texts = training_texts(settings, f"calibration/{seed}", CALIBRATION_DOCUMENTS, tests)
+    ids = tokenizer(texts, add_special_tokens=False).input_ids
+    shortest = min(len(row) for row in ids)
+    spare = arithmetic.test_problems(settings["items"] + 1, settings["largest"])[-1]
+    return Subject(model, tokenizer, tests, spare, torch.tensor([row[:shortest] for row in ids]))
+
+
+def scores(subject: Subject, model: PreTrainedModel | None = None) -> dict[str, list[float]]:
+    """Per test problem (`METRICS`), after one solved demonstration in the style that is asked for.
+
+    `direct_em`: the answer at once. `cot_strict`: generated work, then exactly `answer N <end>`. `cot_flexible`: the
+    last number generated is right. `…_logprob`: log-probability of the right continuation in nats, which still
+    moves where exact match is at its floor.
+    """
+    model, tokenizer, tests = model or subject.model, subject.tokenizer, subject.tests
+    result = {}
+    for worked, name in ((False, "direct"), (True, "cot")):
+        prefix = subject.demonstration.solved(worked) + " "
+        questions = [continuations.Question(p.query(worked), (f" {p.continuation(worked)}",), 0) for p in tests]
+        scored = continuations.score(model, tokenizer, prefix, questions)
+        result[f"{name}_logprob"] = [round(value, 5) for value in scored["logprob"]]
+        if not worked:
+            result["direct_em"] = scored["exact"]
+    answers = say(subject, model)
+    result["cot_strict"] = [float(strict(a, p)) for a, p in zip(answers, tests, strict=True)]
+    result["cot_flexible"] = [float(flexible(a, p)) for a, p in zip(answers, tests, strict=True)]
+    return result
+
+
+def say(subject: Subject, model: PreTrainedModel, count: int | None = None) -> list[str]:
+    """Greedy answers to the first `count` test problems (None: all), after one demonstration that shows its work."""
+    longest = max(len(p.continuation(True).split()) for p in subject.tests) + 2
+    prompts = [f"{subject.demonstration.solved(True)} {p.query(True)}" for p in subject.tests[:count]]
+    return generate(model, subject.tokenizer, prompts, longest, batch=len(prompts))
+
+
+def strict(answer: str, problem: arithmetic.Problem) -> bool:
+    """Does the text end in `answer N` with the right N? (Whatever work stands before.)"""
+    return answer.split()[-2:] == ["answer", problem.answer]
+
+
+def flexible(answer: str, problem: arithmetic.Problem) -> bool:
+    """Is the last number of the text the right one?"""
+    numbers = [word for word in answer.split() if word.isdigit()]
+    return bool(numbers) and numbers[-1] == problem.answer
+
+
+def rounded(subject: Subject, bits: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Quantize the subject's model in place (GPTQ; 16: leave it); its packed size."""
+    if bits == FULL_BITS:
+        return size.account(subject.model, "none", FULL_BITS)
+    spec = Spec("gptq", bits, settings["group"])
+    quantize_model(subject.model, spec, subject.calibration)
+    return size.account(subject.model, "gptq", bits, spec)
+
+
+def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
+    """Train one model, measure it at every width; weights come back as base64 of a safetensors file."""
+    import torch
+    from safetensors.torch import save
+
+    torch.set_num_threads(1)  # as in `bench`: the last bits must not depend on free cores
+    settings, width, seed = shard["settings"], shard["width"], shard["seed"]
+    trained = train(settings, width, seed)
+    state = {name: value.clone() for name, value in trained.model.state_dict().items() if name != "lm_head.weight"}
+    arms = {}
+    for bits in (FULL_BITS, *settings["widths"]):
+        trained.model.load_state_dict(state, strict=False)
+        stored = rounded(trained, bits, settings)
+        arms[str(bits)] = {"size": stored, "scores": scores(trained), "said": say(trained, trained.model, SAMPLES)}
+    return {"width": width, "seed": seed, "arms": arms, "tests": arithmetic.digest(trained.tests),
+            "weights": base64.b64encode(save(state)).decode()}  # fmt: skip
+
+
+def write_weights(results: list[dict[str, Any]], folder: Path) -> None:
+    """Store each model as `w<width>-seed<seed>.safetensors`, and drop its weights from the results."""
+    for result in results:
+        name = f"w{result['width']}-seed{result['seed']}.safetensors"
+        store.atomic_write(folder / name, base64.b64decode(result.pop("weights")))
+
+
+def load(settings: dict[str, Any], width: int, seed: int, folder: Path) -> Subject:
+    """The stored family member, in full precision."""
+    from safetensors.torch import load_file
+
+    path = folder / f"w{width}-seed{seed}.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path} is missing", "run `dvc repro -s quantization-family`")
+    tokenizer = arithmetic.build_tokenizer(settings["largest"])
+    model = build_model(width, tokenizer, seed)
+    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:  # the output layer is the embedding
+        raise UserError(f"{path} holds another model", "delete results/quantization/family and run again")
+    return subject(model.eval(), tokenizer, settings, seed)
+
+
+def shards(sizes: list[int], seeds: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """One shard per model, the widest first."""
+    return [
+        {"name": f"w{width}/seed{seed}", "width": width, "seed": seed, "settings": settings}
+        for width in sorted(sizes, reverse=True)
+        for seed in seeds
+    ]
+
+
+def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """Per test problem, for every model size, width in bits and training seed; arms are named `family128-w4`."""
+    arms = {
+        (f"family{result['width']}-w{bits}", result["seed"]): arm["scores"]
+        for result in results
+        for bits, arm in result["arms"].items()
+    }
+    return problem_evidence("quantization-family", arms, settings)
+
+
+def problem_evidence(stage: str, arms: dict[tuple[str, int], dict[str, list[float]]], settings: dict) -> dict:
+    """Evidence over the test problems; `arms` maps (arm, seed) to `scores`."""
+    evidence = Evidence("quantization", stage)
+    tests = arithmetic.test_problems(settings["items"], settings["largest"])
+    evidence.units(
+        "problem", [f"{problem.steps}-step/{problem.question}" for problem in tests], asked=settings["items"]
+    )
+    for name in METRICS:
+        floor = None if name.endswith("logprob") else 0.0
+        evidence.metric(name, units="problem", higher_is_better=True, floor=floor)
+        for (arm, seed), measured in arms.items():
+            evidence.add(name, arm=arm, seed=seed, values=measured[name])
+    return evidence.as_dict()
