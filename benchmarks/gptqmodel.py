@@ -24,7 +24,10 @@ from typing import Any
 CHECKPOINT = "results/lm/checkpoint"
 DAMPING = 0.01
 # GPTQModel's own default of one worker per two cores is too few for its loader on a machine of two.
-ENVIRONMENT = {"PYTHONPATH": ".", "CUDA_VISIBLE_DEVICES": "", "GPTQMODEL_CPU_WORKERS": "2"}
+# Its torch backend would be compiled for evaluation, once a layer, which takes longer than evaluating.
+ENVIRONMENT = {
+    "PYTHONPATH": ".", "CUDA_VISIBLE_DEVICES": "", "GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1",
+}  # fmt: skip
 
 
 def main() -> None:
