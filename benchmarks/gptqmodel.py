@@ -6,6 +6,9 @@ GPTQModel pins another NumPy and PyTorch, so it lives in an environment of its o
     python -m benchmarks.gptqmodel --other .venv-gptqmodel/bin/python
 
 Not a test: machines differ, ratios of one run do not (much).
+
+Measured 2026-11-24, two CPU cores, GPTQModel 7.7.0, 4 bits, groups of 64, 64 x 32 calibration tokens (`--tokens 32`):
+perplexity 16-bit 19.75, ours 22.23, GPTQModel 22.51 (ratio 0.988); seconds 10.9 and 81.6 (ratio 0.13).
 """
 
 from __future__ import annotations
