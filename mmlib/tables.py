@@ -37,6 +37,14 @@ def levels(evidence: dict[str, Any]) -> DataFrame:
     return pandas.DataFrame(rows)
 
 
+def summary(frame: DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """`levels` as arm -> metric -> value, low, high: the small metrics file that a report keeps in git."""
+    found: dict[str, dict[str, dict[str, float]]] = {arm: {} for arm in frame["arm"]}
+    for row in frame.to_dict("records"):
+        found[row["arm"]][row["metric"]] = {key: round(row[key], 4) for key in ("value", "low", "high")}
+    return found
+
+
 def claims(rows: list[dict[str, Any]]) -> str:
     """Ledger rows as a Markdown table: statement, published and own effect, verdict with its reason."""
     lines = ["| claim | statement | paper | ours [95 %] | verdict |", "|---|---|---|---|---|"]

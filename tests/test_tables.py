@@ -35,3 +35,12 @@ def test_claims_show_both_effects_and_leave_blank_what_is_unknown():
     text = tables.claims([row, {**row, "id": "C2", "published": None, "effect": None}])
     assert "| C1 | S. | -1.5 (T1) | +2 [+1, +3.25] | **contradicted**: r |" in text
     assert "| C2 | S. |  |  | **contradicted**: r |" in text
+
+
+def test_the_summary_holds_every_arm_and_metric_rounded():
+    levels = tables.levels(evidence())
+    summary = tables.summary(levels)
+    assert summary["a"]["nll"]["value"] == 2.5 and summary["a"]["em"]["value"] == 87.5
+    assert {(arm, metric) for arm in summary for metric in summary[arm]} == set(
+        zip(levels["arm"], levels["metric"], strict=True)
+    )

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.quantization import arithmetic, family
-from mmlib.quantization.model import linears
+from mmlib.quantization.model import GROUPS, linears
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
 FOLDER = "results/quantization/family"
-KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+KINDS = tuple(kind.rpartition(".")[2] for group in GROUPS for kind in group)
 METHODS = ("lora", "full")
 
 

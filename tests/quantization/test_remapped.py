@@ -45,11 +45,9 @@ def test_shuffled_labels_keep_everything_but_the_mapping(tasks):
         assert control.demonstrations != task.demonstrations and control.hash != task.hash
 
 
-def test_the_score_reads_the_demonstrations(tasks, monkeypatch):
+def test_the_score_reads_the_demonstrations(tasks, root, monkeypatch):
     """An oracle that copies the label of a demonstration of the same category is right; under shuffling it is not."""
-    from mmlib.quantization.abilities import category_words
-
-    words = category_words(remapped.Path("."))
+    words = remapped.category_words(root)
 
     def oracle(model, tokenizer, prefix, questions):
         shown = dict(line.split(" -> ") for line in prefix.strip().split("\n")[1:])
