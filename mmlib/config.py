@@ -101,8 +101,7 @@ class Compensation:
     batch: int
     rank: int
     alpha: int
-    learning_rate_lora: float
-    learning_rate_full: float
+    learning_rates: list[float]
 
 
 @dataclass(frozen=True)

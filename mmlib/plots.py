@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
@@ -47,6 +49,20 @@ def curves(ax: Axes, table: DataFrame, *, x: str, y: str, low: str, high: str, b
         bars = [part[y] - part[low], part[high] - part[y]]
         ax.errorbar(positions, part[y], yerr=bars, color=PALETTE.get(colour), linestyle=patterns[dash], marker="o",
                     markersize=4, capsize=3, linewidth=1.6, label=f"{colour}, {dash}")  # fmt: skip
+
+
+def interval_line(ax: Axes, table: DataFrame, x: str | Sequence[float], **style: Any) -> None:
+    """One line with interval bars over the columns `value`, `low`, `high`.
+
+    Args:
+        x: a column, along which the rows are sorted, or a position for every row.
+        style: of `Axes.errorbar`: color, label, linestyle …
+    """
+    if isinstance(x, str):
+        table = table.sort_values(x)
+        x = table[x]
+    bars = [table["value"] - table["low"], table["high"] - table["value"]]
+    ax.errorbar(x, table["value"], yerr=bars, **{"marker": "o", "markersize": 5, "capsize": 3, **style})
 
 
 def reference_line(ax: Axes, value: float, label: str) -> None:

@@ -5,13 +5,15 @@ Plumbing: nothing here may change a number (tests/test_dependencies.py holds the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmlib.errors import UserError
 
@@ -35,13 +37,19 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
 
     A reader sees the old file or the new one, never half of one, even after `kill -9`.
     """
+    with atomic_stream(path) as stream:
+        stream.buffer.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def atomic_stream(path: Path | str) -> Iterator[TextIO]:
+    """Like `atomic_write`, for files that are written piece by piece; an exception leaves the old file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    payload = data.encode() if isinstance(data, str) else data
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(payload)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp gives 0600, which DVC would carry into shared caches
@@ -49,6 +57,9 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise _explain(error, path) from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _explain(error: OSError, path: Path) -> Exception:

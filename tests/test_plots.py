@@ -58,3 +58,16 @@ def test_curves_draw_every_point_with_its_interval(ax):
     assert len(ax.containers) == 4
     line = ax.containers[0].lines[0]
     assert list(line.get_ydata()) == [20, 40] and line.get_color() == plots.PALETTE["GPTQ"]
+
+
+def test_an_interval_line_sorts_along_a_column_or_takes_positions(ax):
+    import pandas
+
+    table = pandas.DataFrame({"bits": [4, 2], "value": [40.0, 20.0], "low": [39.0, 18.0], "high": [43.0, 21.0]})
+    plots.interval_line(ax, table, "bits", color="red")
+    plots.interval_line(ax, table, [0.1, 0.2])
+    first, second = (container.lines[0] for container in ax.containers)
+    assert list(first.get_xdata()) == [2, 4] and list(first.get_ydata()) == [20, 40] and first.get_color() == "red"
+    assert list(second.get_xdata()) == [0.1, 0.2] and list(second.get_ydata()) == [40, 20]
+    ends = [segment[:, 1].tolist() for segment in ax.containers[0].lines[2][0].get_segments()]
+    assert ends == [[18.0, 21.0], [39.0, 43.0]]

@@ -74,6 +74,10 @@ class Task:
 
     def _question(self, fact: Fact, answers: list[str], draw: random.Random) -> Question:
         others = [a for a in (fact.wrong or answers) if a != fact.answer]
+        if len(others) < self.choices - 1:
+            raise UserError(f"task {self.name} has {len(others)} wrong answers for `{fact.query}`, "
+                            f"{self.choices} choices need {self.choices - 1}",
+                            "lower quantization.bits.choices or raise icl_items")  # fmt: skip
         candidates = [fact.answer, *draw.sample(others, self.choices - 1)]
         draw.shuffle(candidates)
         texts = tuple(f" {candidate}" for candidate in candidates)

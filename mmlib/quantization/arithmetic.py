@@ -7,6 +7,7 @@ measured on models trained here, in full precision, on this language (`family`).
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VERSION = 1
+TRIES = 10_000  # draws without a new problem, before we say that there is none
 PAD, END = "<pad>", "<end>"
 NAMES = ("Ana", "Ben", "Cara", "Dan", "Eva", "Finn", "Gia", "Hugo", "Ida", "Jon", "Kai", "Lea")
 THINGS = ("apples", "books", "coins", "eggs", "keys", "pens", "shells", "stamps")
@@ -65,10 +67,26 @@ def draw_problem(draw: random.Random, largest: int) -> Problem:
 def test_problems(count: int, largest: int, seed: int = 0) -> list[Problem]:
     """`count` different problems that no training text contains (`documents` leaves their questions out)."""
     draw, found = random.Random(f"arithmetic/test/{seed}"), {}
-    while len(found) < count:
-        problem = draw_problem(draw, largest)
+    for _ in range(count):
+        problem = _draw_new(draw, largest, found)
         found[problem.question] = problem
     return list(found.values())
+
+
+def validation_problems(count: int, largest: int, tests: list[Problem]) -> list[Problem]:
+    """`count` different problems that are not among `tests`, for the choice of settings."""
+    tested = {problem.question for problem in tests}
+    drawn = test_problems(count + len(tests), largest, seed=1)
+    return [problem for problem in drawn if problem.question not in tested][:count]
+
+
+def _draw_new(draw: random.Random, largest: int, known: Container[str]) -> Problem:
+    """A problem whose question is not among the `known` ones."""
+    for _ in range(TRIES):
+        if (problem := draw_problem(draw, largest)).question not in known:
+            return problem
+    raise UserError(f"numbers up to {largest} give no further problem that is not a test problem",
+                    "raise `largest` or lower `items`")  # fmt: skip
 
 
 def documents(
@@ -85,11 +103,14 @@ def documents(
     for _ in range(count):
         style, texts = draw.random() < worked, []
         while len(texts) < problems:
-            problem = draw_problem(draw, largest)
-            if problem.question not in banned:
-                texts.append(problem.solved(style))
+            texts.append(_draw_new(draw, largest, banned).solved(style))
         made.append(" ".join(texts))
     return made
+
+
+def questions_of(text: str) -> list[str]:
+    """The questions of a training text, without their answers."""
+    return [part.strip().split(" ?")[0] + " ?" for part in text.split(END) if " ?" in part]
 
 
 def refuse_leaks(texts: list[str], tests: list[Problem]) -> None:
@@ -98,7 +119,7 @@ def refuse_leaks(texts: list[str], tests: list[Problem]) -> None:
     if len(set(questions)) != len(questions):
         twice = next(q for q in questions if questions.count(q) > 1)
         raise UserError(f"test problem `{twice}` appears twice", "draw the test problems with `test_problems`")
-    seen = {part.strip().split(" ?")[0] + " ?" for text in texts for part in text.split(END) if " ?" in part}
+    seen = {question for text in texts for question in questions_of(text)}
     if leaked := next((question for question in questions if question in seen), None):
         raise UserError(f"test problem `{leaked}` stands in the training text", "pass the tests as `leave_out`")
 

@@ -2,7 +2,8 @@
 
 The paper's two orders, on a model of the family. Before: all weights (full) or a LoRA merged into the 16-bit weights,
 then GPTQ. After (LoRA_q): y = dequant(W_q) x + (alpha / r) B A x with W_q frozen; only A and B train, and they are
-never merged, because the sum would no longer be a low-bit weight.
+never merged, because the sum would no longer be a low-bit weight. Distilled: as after, but the 16-bit model answered
+the questions, so nothing can be learned that it did not know, and every gain is a recovery.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmlib import store
 from mmlib.errors import UserError
+from mmlib.models.lm import generate
+from mmlib.models.train import train_lm
 from mmlib.quantization import arithmetic, family
 from mmlib.quantization.model import GROUPS, linears
 
@@ -21,14 +24,16 @@ if TYPE_CHECKING:
 FOLDER = "results/quantization/family"
 KINDS = tuple(kind.rpartition(".")[2] for group in GROUPS for kind in group)
 METHODS = ("lora", "full")
+AFTER = ("after", "distilled")
+TEACHER_BATCH = 256
 
 
-def add_lora(model: PreTrainedModel, rank: int, alpha: int, seed: int, bits: int) -> PreTrainedModel:
+def add_lora(model: PreTrainedModel, rank: int, alpha: int, seed: int, bits: int, group: int) -> PreTrainedModel:
     """LoRA on all seven linears of every block; everything else frozen. Step 0 changes nothing (B = 0).
 
     Args:
-        bits: of the weights below. At fewer than 16 the weights must lie on such a grid, which is how an adapter on
-            a merged model, no longer low-bit, is found out.
+        bits: of the weights below. At fewer than 16 the weights must lie on such grids, one per `group` inputs of
+            a row, which is how an adapter on a merged model, no longer low-bit, is found out.
 
     Returns:
         `model` itself, with adapters inside (not the PEFT wrapper), so that every metric runs on it unchanged.
@@ -38,7 +43,7 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: int, seed: int, bits: int
 
     refuse_adapters(model)
     if bits < family.FULL_BITS:
-        refuse_off_grid(model, bits)
+        refuse_off_grid(model, bits, group)
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(KINDS), lora_dropout=0.0, bias="none")
     return get_peft_model(model, config).base_model.model
@@ -50,10 +55,10 @@ def refuse_adapters(model: PreTrainedModel) -> None:
         raise UserError(f"the model already has an adapter ({found})", "start from the quantized model without it")
 
 
-def refuse_off_grid(model: PreTrainedModel, bits: int) -> None:
-    """Raise if a row of a linear has more distinct values than its grids allow (one grid per 32 inputs at most)."""
+def refuse_off_grid(model: PreTrainedModel, bits: int, group: int) -> None:
+    """Raise if a row of a linear has more distinct values than its grids allow (one grid per `group` inputs)."""
     for name, linear in linears(model).items():
-        allowed = 2**bits * max(1, linear.in_features // 32)
+        allowed = 2**bits * -(-linear.in_features // group)
         if (most := distinct_values(linear.weight.data)) > allowed:
             culprit = f"{name} has {most} values in a row, {bits} bits allow {allowed}: merged, or never quantized"
             raise UserError(culprit, "put LoRA on the quantized weights, and do not merge")
@@ -75,26 +80,38 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def tune(model: PreTrainedModel, texts: list[str], tokenizer: Any, settings: dict[str, Any], method: str, seed: int):
-    """Train in place, the same texts and steps for every method; the learning rate is the method's own."""
-    from mmlib.models.train import train_lm
-
+def tune(
+    model: PreTrainedModel, texts: list[str], tokenizer: Any, settings: dict[str, Any], learning_rate: float, seed: int
+) -> float:
+    """Train in place, the same number of steps for every method; the mean loss."""
     return train_lm(model, tokenizer, texts, steps=settings["steps"], batch=settings["batch"],
-                    learning_rate=settings["learning_rates"][method], seed=seed)  # fmt: skip
+                    learning_rate=learning_rate, seed=seed)  # fmt: skip
 
 
-def tuning_texts(base: dict[str, Any], settings: dict[str, Any], seed: int, tests: list[arithmetic.Problem]) -> list:
+def tuning_texts(
+    base: dict[str, Any], settings: dict[str, Any], seed: int, tests: list[arithmetic.Problem], part: str = "tune"
+) -> list[str]:
     """Instructions: new problems with their work shown; disjoint from the tests and drawn apart from pre-training."""
-    texts = family.training_texts(base, f"tune/{seed}", settings["steps"] * settings["batch"], tests, worked=1.0)
+    texts = family.training_texts(base, f"{part}/{seed}", settings["steps"] * settings["batch"], tests, worked=1.0)
     arithmetic.refuse_leaks(texts, tests)
     return texts
+
+
+def distilled(texts: list[str], teacher: family.Subject) -> list[str]:
+    """The same questions in the same order, answered by `teacher` instead of by the rules of arithmetic."""
+    questions = [arithmetic.questions_of(text) for text in texts]
+    shown = teacher.demonstration.solved(True)
+    longest = max(len(p.continuation(True).split()) for p in teacher.tests) + 2
+    prompts = [f"{shown} {question}" for row in questions for question in row]
+    answers = iter(generate(teacher.model, teacher.tokenizer, prompts, longest, batch=TEACHER_BATCH))
+    return [" ".join(f"{question} {next(answers)} {arithmetic.END}" for question in row) for row in questions]
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """One seed and one way of tuning -> scores of its arms, as JSON.
 
-    `before/full`, `before/lora`: tuned at 16 bits, then rounded to every width. `after/<bits>`: rounded, then LoRA;
-    `after/16` is the control without rounding. `base`: no training at all, rounded to every width.
+    `before/full`, `before/lora`: tuned at 16 bits, then rounded to every width. `after`, `distilled`: rounded to every
+    width, then LoRA; 16 bits are the control without rounding. `base`: no training at all, rounded to every width.
     """
     import torch
 
@@ -102,21 +119,31 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     settings, base, seed = shard["settings"], shard["base"], shard["seed"]
     start = family.load(base, settings["width"], seed, store.project_root() / FOLDER)
     texts = tuning_texts(base, settings, seed, start.tests)
-    order, _, what = shard["way"].partition("/")
-    if order == "after":
-        family.rounded(start, int(what), base)
-        model = add_lora(start.model, settings["rank"], settings["alpha"], seed, int(what))
-        loss = tune(model, texts, start.tokenizer, settings, "lora", seed)
-        return {"seed": seed, "loss": round(loss, 6), "arms": {f"lora-after-w{what}": family.scores(start, model)}}
-    loss = None
-    if what == "lora":
-        model = add_lora(start.model, settings["rank"], settings["alpha"], seed, family.FULL_BITS)
-        loss = tune(model, texts, start.tokenizer, settings, "lora", seed)
+    order, _, method = shard["way"].partition("/")
+    if order in AFTER:
+        texts = distilled(texts, start) if order == "distilled" else texts
+        return {"seed": seed, **_lora_at_all_widths(start, texts, order, shard)}
+    rates, loss = shard["learning_rates"], None
+    if method == "lora":
+        model = add_lora(start.model, settings["rank"], settings["alpha"], seed, family.FULL_BITS, base["group"])
+        loss = tune(model, texts, start.tokenizer, settings, rates["lora"], seed)
         merge(model)
-    elif what == "full":
-        loss = tune(start.model, texts, start.tokenizer, settings, "full", seed)
-    name = f"{what}-before" if what else "base"
-    return {"seed": seed, "loss": loss and round(loss, 6), "arms": _at_all_widths(start, name, base)}
+    elif method == "full":
+        loss = tune(start.model, texts, start.tokenizer, settings, rates["full"], seed)
+    name = f"{method}-before" if method else "base"
+    return {"seed": seed, "losses": [loss and round(loss, 6)], "arms": _at_all_widths(start, name, base)}
+
+
+def _lora_at_all_widths(start: family.Subject, texts: list[str], order: str, shard: dict[str, Any]) -> dict[str, Any]:
+    settings, base, seed = shard["settings"], shard["base"], shard["seed"]
+    losses, arms = [], {}
+    for bits in (family.FULL_BITS, *base["widths"]):
+        begin = family.load(base, settings["width"], seed, store.project_root() / FOLDER)
+        family.rounded(begin, bits, base)
+        model = add_lora(begin.model, settings["rank"], settings["alpha"], seed, bits, base["group"])
+        losses.append(round(tune(model, texts, start.tokenizer, settings, shard["learning_rates"]["lora"], seed), 6))
+        arms[f"lora-{order}-w{bits}"] = family.scores(start, model)
+    return {"losses": losses, "arms": arms}
 
 
 def _at_all_widths(subject: family.Subject, name: str, base: dict[str, Any]) -> dict[str, Any]:
@@ -129,14 +156,14 @@ def _at_all_widths(subject: family.Subject, name: str, base: dict[str, Any]) -> 
     return arms
 
 
-def shards(base: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """One shard per training seed and way; the cheap ones last."""
-    ways = [*(f"before/{m}" for m in METHODS), *(f"after/{b}" for b in (family.FULL_BITS, *base["widths"])), "base"]
+def shards(base: dict[str, Any], settings: dict[str, Any], rates: dict[str, float]) -> list[dict[str, Any]]:
+    """One shard per training seed and way; the long ones first."""
+    ways = ["distilled", "after", *(f"before/{method}" for method in METHODS), "base"]
     return [
-        {"name": f"{way}/seed{seed}", "way": way, "seed": seed, "settings": settings, "base": base}
-        for way in ways
-        for seed in base["seeds"]
-    ]
+        {"name": f"{way}/seed{seed}", "way": way, "seed": seed, "settings": settings, "base": base,
+         "learning_rates": rates}
+        for way in ways for seed in base["seeds"]
+    ]  # fmt: skip
 
 
 def as_evidence(results: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:

@@ -72,3 +72,10 @@ def test_bad_tasks_are_refused(root, monkeypatch):
     monkeypatch.setitem(abilities.TASKS, "few", ("x", lambda root: [abilities.Fact("a", "b")]))
     with pytest.raises(UserError, match="has 1 facts, 5 items"):
         abilities.build("few", root, items=5, shots=1, choices=2)
+
+
+def test_too_few_different_answers_for_the_choices_are_named():
+    facts = tuple(abilities.Fact(q, a) for q, a in (("cat", "noun"), ("run", "verb"), ("dog", "noun")))
+    task = abilities.Task("part", "Name it.", facts[:1], facts[1:], 4, 0)
+    with pytest.raises(UserError, match=r"has 1 wrong answers for `run`, 4 choices need 3"):
+        task.questions()

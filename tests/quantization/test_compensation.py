@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from mmlib.errors import UserError
-from mmlib.quantization import arithmetic, compensation, family
+from mmlib.quantization import arithmetic, compensation, family, learning_rates
 from mmlib.quantization.model import linears
 
 BASE = {"widths": [2], "group": 32, "seeds": [0], "largest": 5, "items": 6}
-SETTINGS = {"width": 32, "steps": 3, "batch": 4, "rank": 4, "alpha": 8, "learning_rates": {"lora": 0.01, "full": 0.01}}
+SETTINGS = {"width": 32, "steps": 3, "batch": 4, "rank": 4, "alpha": 8, "learning_rates": [0.01, 0.02]}
+RATES = {"lora": 0.01, "full": 0.01}
 
 
 def subject():
@@ -32,10 +33,10 @@ def logits(model):
 def test_lora_starts_as_the_rounded_model_and_trains_nothing_else():
     made = rounded()
     before, frozen = logits(made.model), {n: lin.weight.clone() for n, lin in linears(made.model).items()}
-    model = compensation.add_lora(made.model, 4, 8, 0, 2)
+    model = compensation.add_lora(made.model, 4, 8, 0, 2, 32)
     assert torch.equal(logits(model), before), "step 0 is not the rounded model"
     texts = compensation.tuning_texts(BASE, SETTINGS, 0, made.tests)
-    compensation.tune(model, texts, made.tokenizer, SETTINGS, "lora", 0)
+    compensation.tune(model, texts, made.tokenizer, SETTINGS, RATES["lora"], 0)
     assert not torch.equal(logits(model), before), "nothing was learned"
     for name, linear in linears(model).items():
         assert torch.equal(linear.weight, frozen[name]), f"{name} moved: it is not frozen"
@@ -45,7 +46,7 @@ def test_lora_starts_as_the_rounded_model_and_trains_nothing_else():
 
 def test_lora_on_a_merged_model_is_refused():
     made = rounded()
-    model = compensation.add_lora(made.model, 4, 8, 0, 2)
+    model = compensation.add_lora(made.model, 4, 8, 0, 2, 32)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
@@ -53,15 +54,15 @@ def test_lora_on_a_merged_model_is_refused():
     merged = compensation.merge(model)
     assert torch.allclose(logits(merged), wanted, atol=1e-4), "merging changed the function"
     with pytest.raises(UserError, match=r"values in a row, 2 bits allow 4: merged, or never quantized"):
-        compensation.add_lora(merged, 4, 8, 0, 2)
+        compensation.add_lora(merged, 4, 8, 0, 2, 32)
 
 
 def test_lora_on_a_model_that_was_never_rounded_or_has_adapters_is_refused():
     with pytest.raises(UserError, match="never quantized"):
-        compensation.add_lora(subject().model, 4, 8, 0, 2)
-    model = compensation.add_lora(rounded().model, 4, 8, 0, 2)
+        compensation.add_lora(subject().model, 4, 8, 0, 2, 32)
+    model = compensation.add_lora(rounded().model, 4, 8, 0, 2, 32)
     with pytest.raises(UserError, match="already has an adapter"):
-        compensation.add_lora(model, 4, 8, 0, 2)
+        compensation.add_lora(model, 4, 8, 0, 2, 32)
 
 
 def test_the_same_texts_for_every_way_and_none_of_the_tests():
@@ -72,6 +73,52 @@ def test_the_same_texts_for_every_way_and_none_of_the_tests():
     assert not set(first) & set(pretrained)
 
 
+def test_distilled_texts_are_the_same_questions_with_the_answers_of_the_model():
+    made = subject()
+    texts = compensation.tuning_texts(BASE, SETTINGS, 0, made.tests)
+    own = compensation.distilled(texts, made)
+    assert [arithmetic.questions_of(text) for text in own] == [arithmetic.questions_of(text) for text in texts]
+    assert own != texts, "an untrained model cannot know the answers"
+    prompt = f"{made.demonstration.solved(True)} {arithmetic.questions_of(texts[0])[0]}"
+    said = family.generate(made.model, made.tokenizer, [prompt], 16)[0].split()
+    assert own[0].split("?", 1)[1].split()[: len(said)] == said
+
+
+def test_a_grid_finer_than_the_group_is_refused():
+    made = subject()
+    family.rounded(made, 2, {**BASE, "group": 16})
+    with pytest.raises(UserError, match=r"2 bits allow 4:"):
+        compensation.add_lora(made.model, 4, 8, 0, 2, 32)
+    assert compensation.add_lora(made.model, 4, 8, 0, 2, 16)
+
+
+def test_learning_rates_are_chosen_on_problems_that_are_not_the_tests(tmp_path, monkeypatch):
+    result = family.evaluate(
+        {"width": 32, "seed": 0, "settings": {**BASE, "steps": 2, "batch": 4, "learning_rate": 0.01}}
+    )
+    family.write_weights([result], tmp_path / compensation.FOLDER)
+    monkeypatch.setattr(learning_rates.store, "project_root", lambda: tmp_path)
+    asked = []
+    monkeypatch.setattr(family, "say", lambda subject, model: asked.extend(subject.tests) or [""] * len(subject.tests))
+    threads = torch.get_num_threads()
+    rows = [learning_rates.validate(shard) for shard in learning_rates.validation_shards(BASE, SETTINGS)]
+    torch.set_num_threads(threads)
+    assert {(row["method"], row["learning_rate"]) for row in rows} == {
+        (method, rate) for method in ("lora", "full") for rate in (0.01, 0.02)
+    }
+    assert asked and not {p.question for p in asked} & {p.question for p in subject().tests}
+
+
+def test_the_best_mean_over_seeds_is_chosen():
+    rows = [
+        {"method": method, "learning_rate": rate, "solved": solved}
+        for method, scores in (("lora", {0.1: (0.5, 0.7), 0.2: (0.9, 0.0)}), ("full", {0.1: (0.2,), 0.2: (0.3,)}))
+        for rate, values in scores.items()
+        for solved in values
+    ]
+    assert learning_rates.chosen(rows) == {"lora": 0.1, "full": 0.2}
+
+
 def test_all_arms_come_out_of_the_shards(tmp_path, monkeypatch):
     result = family.evaluate(
         {"width": 32, "seed": 0, "settings": {**BASE, "steps": 2, "batch": 4, "learning_rate": 0.01}}
@@ -79,11 +126,11 @@ def test_all_arms_come_out_of_the_shards(tmp_path, monkeypatch):
     family.write_weights([result], tmp_path / compensation.FOLDER)
     monkeypatch.setattr(compensation.store, "project_root", lambda: tmp_path)
     threads = torch.get_num_threads()
-    results = [compensation.evaluate(shard) for shard in compensation.shards(BASE, SETTINGS)]
+    results = [compensation.evaluate(shard) for shard in compensation.shards(BASE, SETTINGS, RATES)]
     torch.set_num_threads(threads)
     arms = {arm: scores for each in results for arm, scores in each["arms"].items()}
     before = {f"{way}-w{bits}" for way in ("base", "lora-before", "full-before") for bits in (16, 2)}
-    assert arms.keys() == before | {"lora-after-w16", "lora-after-w2"}
+    assert arms.keys() == before | {f"lora-{way}-w{bits}" for way in ("after", "distilled") for bits in (16, 2)}
     assert arms["base-w16"] == result["arms"]["16"]["scores"] and arms["base-w2"] == result["arms"]["2"]["scores"]
     evidence = compensation.as_evidence(results, BASE)
     assert evidence["metrics"]["cot_strict"]["values"].keys() == arms.keys()

@@ -127,3 +127,15 @@ def test_batched_generation_equals_one_by_one(result, tmp_path):
     prompts = [p.query(True) for p in subject.tests] + [subject.demonstration.solved(True)]
     alone = [generate(subject.model, subject.tokenizer, [prompt], 12)[0] for prompt in prompts]
     assert generate(subject.model, subject.tokenizer, prompts, 12, batch=len(prompts)) == alone
+
+
+def test_more_problems_than_there_are_is_an_error_and_not_a_loop():
+    with pytest.raises(UserError, match="numbers up to 2 give no further problem"):
+        arithmetic.test_problems(100_000, 2)
+
+
+def test_validation_problems_are_not_tests():
+    tests = arithmetic.test_problems(40, 5)
+    validation = arithmetic.validation_problems(40, 5, tests)
+    assert len({p.question for p in validation}) == 40
+    assert not {p.question for p in validation} & {p.question for p in tests}
