@@ -13,8 +13,8 @@ from mmlib.config import read_yaml
 from mmlib.errors import UserError
 
 IMPORT_NAMES = {
-    "IPython": "ipykernel", "PIL": "pillow", "if_verifiable": "if-verifiable", "lm_eval": "lm-eval", "ruamel": "ruamel-yaml",
-    "resvg_py": "resvg-py", "tokenizers": "transformers",
+    "IPython": "ipykernel", "PIL": "pillow", "if_verifiable": "if-verifiable", "lm_eval": "lm-eval",
+    "ruamel": "ruamel-yaml", "resvg_py": "resvg-py", "tokenizers": "transformers",
 }  # fmt: skip
 TOOLS = {"accelerate", "bitsandbytes", "dvc", "gguf", "ipykernel", "jupyterlab"}
 

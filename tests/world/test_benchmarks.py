@@ -77,5 +77,5 @@ def test_existence_has_three_kinds_of_negatives():
 def test_training_scenes_and_impossible_numbers_are_refused():
     with pytest.raises(UserError, match="scene train0-000000 is a training scene"):
         benchmarks.build(benchmarks.BENCHMARKS[0], draw_scenes("train", 5, 0), 5, 0)
-    with pytest.raises(UserError, match="10 scenes give .* of 400 items of benchmark odd"):
+    with pytest.raises(UserError, match=r"10 scenes give .* of 400 items of benchmark odd"):
         benchmarks.build(benchmarks.by_name_of("odd"), SCENES[:10], 400, 0)
