@@ -8,7 +8,8 @@ import json
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.formats import Skips, cc3m, coco, visual_genome, vqa
+from mmlib.formats import cc3m, coco, visual_genome, vqa
+from mmlib.formats.reading import Skips
 
 
 def dump(path, obj):

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.formats import Skips, llava
+from mmlib.formats import llava
+from mmlib.formats.reading import Skips
 
 PUBLIC = [
     {"id": "000000033471", "image": "coco/train2017/000000033471.jpg", "conversations": [

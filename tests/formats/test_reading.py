@@ -8,7 +8,8 @@ import tracemalloc
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.formats import Skips, reading
+from mmlib.formats import reading
+from mmlib.formats.reading import Skips
 
 
 def test_a_big_file_is_streamed(tmp_path):

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.formats import Skips, video
+from mmlib.formats import video
+from mmlib.formats.reading import Skips
 from mmlib.formats.video import CaptionedVideo, VideoQuestion
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmlib.world import Renderer
+from mmlib.world.render import Renderer
 
 DATA = Path(__file__).parents[2] / "data"
 

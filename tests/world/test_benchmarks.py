@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.world import benchmarks, draw_scenes, nouns, questions
+from mmlib.world import benchmarks, nouns, questions
+from mmlib.world.scenes import draw_scenes
 
 SCENES = draw_scenes("test", 5000, 0)
 BUILT = {b.name: benchmarks.build(b, SCENES, 400, 0) for b in benchmarks.BENCHMARKS}

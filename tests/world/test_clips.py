@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.world import clips, draw_clips, partner, render_clip
+from mmlib.world import clips
+from mmlib.world.clips import draw_clips, partner, render_clip
 
 
 @pytest.mark.parametrize("kind", clips.ANSWERS)

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.world import draw_scenes, language, nouns, questions
-from mmlib.world.scenes import Placed, Scene, Sign
+from mmlib.world import language, nouns, questions
+from mmlib.world.scenes import Placed, Scene, Sign, draw_scenes
 
 SCENE = Scene(
     "s",

@@ -8,9 +8,11 @@ from collections import Counter
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.formats import Skips, llava
-from mmlib.world import draw_scenes, knobs, language, nouns, pool, questions
+from mmlib.formats import llava
+from mmlib.formats.reading import Skips
+from mmlib.world import knobs, language, nouns, pool, questions
 from mmlib.world.questions import box_text
+from mmlib.world.scenes import draw_scenes
 
 SCENES = draw_scenes("train", 2000, 0)
 BY_ID = {scene.id: scene for scene in SCENES}

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from mmlib.errors import UserError
-from mmlib.world import SPLITS, Renderer, draw_scenes, load_nouns, nouns, scenes
-from mmlib.world.scenes import Placed, Scene, Sign
+from mmlib.world import nouns, scenes
+from mmlib.world.nouns import load_nouns
+from mmlib.world.render import Renderer
+from mmlib.world.scenes import SPLITS, Placed, Scene, Sign, draw_scenes
 from tests.world.conftest import DATA
 
 
