@@ -78,6 +78,21 @@ def short_caption(scene: Scene, draw: random.Random, held_out: bool = False) -> 
     return f"{text} ." if not held_out else f"here you have {text} ."
 
 
+def tags(scene: Scene, draw: random.Random) -> str:
+    """Keywords as people tag pictures: names alone (half of the draws), names and places, or everything.
+
+    Names alone matter: with colours and places in every text, a contrastive model can tell pictures apart without
+    ever learning a name.
+    """
+    level = draw.random()
+    pattern = "{noun}" if level < 0.5 else "{noun} {where}" if level < 0.7 else "{size} {noun} {colour} {where}"
+    things = [
+        pattern.format(size=o.size, noun=o.noun, colour=o.colour, where=o.where)
+        for o in draw.sample(scene.objects, len(scene.objects))
+    ]
+    return " ".join([*things, f"sign {scene.sign.word} {scene.sign.where}"] if scene.sign else things)
+
+
 def detail(scene: Scene, draw: random.Random) -> str:
     """A description in sentences: the ground, the number of things, each thing, the sign."""
     count = DIGITS[len(scene.objects)]

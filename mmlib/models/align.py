@@ -1,0 +1,182 @@
+"""LLaVA's two stages on the emoji world. Stage 1 aligns projector and language model; stage 2 follows instructions.
+
+Stage 1 has two steps. First the projector alone: the vector of a cell shall point to the word embeddings of what is
+in the cell (seconds, and everything after it learns several times faster). Then projector and language model together:
+captions, and dense look-ups (`find dog north name east cat …`), because captions alone hardly teach a language model
+of this size to look something up by its name.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlib.formats.llava import IMAGE_MARK, Record, Turn
+from mmlib.models.clip import epochs, pixels
+from mmlib.models.fit import fit
+from mmlib.models.llava import IGNORED, encode_turns, pad_batch, patches
+from mmlib.world import language
+from mmlib.world.nouns import CELLS, load_nouns
+from mmlib.world.render import Renderer
+from mmlib.world.scenes import Scene
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+LOOKUPS = 8  # a sequence
+CAPTION_SHARE = 0.4
+CAPTION_QUESTIONS = ("describe the picture .", "what is to be seen ?")
+
+
+def cell_words(scene: Scene, cell: int) -> list[str]:
+    """Words for what is in a cell: its place, and name, color and size; or the sign and its word; or nothing."""
+    if scene.sign and scene.sign.cell == cell:
+        return [CELLS[cell], "sign", scene.sign.word]
+    found = next((o for o in scene.objects if o.cell == cell), None)
+    return [CELLS[cell], *((found.noun, found.colour, found.size) if found else ("none",))]
+
+
+def align_projector(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    scenes: list[Scene],
+    images: np.ndarray,
+    settings: dict[str, Any],
+    seed: int,
+) -> float:
+    """Train the projector so that a cell's vector and its words' embeddings have large products; the last loss."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    seen = patches(model, images)  # (N, 9, D)
+    targets = _targets(tokenizer, scenes)  # (N, 9, V), rows sum to 1
+    projector, words = model.model.multi_modal_projector, model.get_input_embeddings().weight.detach()
+    words = words / words.norm(dim=1, keepdim=True).clamp_min(1e-6)  # the padding's embedding is zero
+    optimizer = torch.optim.AdamW(projector.parameters(), settings["align_learning_rate"])
+    order = epochs(len(scenes), settings["align_steps"] * settings["align_batch"], seed)
+    for step in range(settings["align_steps"]):
+        part = order[step * settings["align_batch"] : (step + 1) * settings["align_batch"]]
+        made = projector(seen[part])
+        logits = 16 * made / made.norm(dim=-1, keepdim=True) @ words.T
+        loss = cross_entropy(logits.flatten(0, 1), targets[part].flatten(0, 1))
+        # Also of the length of word embeddings: a vector ten times as long would drown the words beside it.
+        loss = loss + (made.norm(dim=-1) - model.get_input_embeddings().weight.norm(dim=1).mean()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def _targets(tokenizer: PreTrainedTokenizerBase, scenes: list[Scene]) -> Tensor:
+    import torch
+
+    targets = torch.zeros(len(scenes), len(CELLS), len(tokenizer))
+    for i, scene in enumerate(scenes):
+        for cell in range(len(CELLS)):
+            ids = tokenizer.convert_tokens_to_ids(cell_words(scene, cell))
+            targets[i, cell, ids] = 1 / len(ids)
+    return targets
+
+
+def lookup_row(
+    tokenizer: PreTrainedTokenizerBase, scene: Scene, draw: random.Random, image_tokens: int
+) -> tuple[list[int], list[int]]:
+    """Ids and labels of `<bos> <image>… find dog north name east cat …`; the answers alone have labels."""
+    words, answers = [], []
+    for _ in range(LOOKUPS):
+        asked, answered = _lookup(scene, draw)
+        words += [*asked, answered]
+        answers += [*(False for _ in asked), True]
+    ids = tokenizer.convert_tokens_to_ids([IMAGE_MARK] * image_tokens + words)
+    kept = [False] * image_tokens + answers
+    return [tokenizer.bos_token_id, *ids], [IGNORED, *(i if k else IGNORED for i, k in zip(ids, kept, strict=True))]
+
+
+def _lookup(scene: Scene, draw: random.Random) -> tuple[list[str], str]:
+    names = [o for o in scene.objects if scene.count(o.noun) == 1]
+    if draw.random() < 0.6 and names:
+        if draw.random() < 0.4:
+            absent = draw.choice(load_nouns()).noun
+            if not scene.count(absent):
+                return ["find", absent], "none"
+        thing = draw.choice(names)
+        return ["find", thing.noun], thing.where
+    cell = draw.randrange(len(CELLS))
+    return ["name", CELLS[cell]], cell_words(scene, cell)[1]
+
+
+def train_stage1(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    scenes: list[Scene],
+    images: np.ndarray,
+    settings: dict[str, Any],
+    seed: int,
+    scratch: Path | None = None,
+) -> list[dict[str, float]]:
+    """Captions and look-ups, projector and language model together; the learning curve."""
+    order = epochs(len(scenes), settings["steps"] * settings["batch"], seed)
+    count = model.config.image_seq_length
+
+    def row(item: int) -> tuple[list[int], list[int]]:
+        draw, scene = random.Random(f"stage1/{seed}/{item}"), scenes[order[item]]
+        if draw.random() >= CAPTION_SHARE:
+            return lookup_row(tokenizer, scene, draw, count)
+        turns = (Turn("human", f"{IMAGE_MARK}\n{draw.choice(CAPTION_QUESTIONS)}"),
+                 Turn("gpt", language.caption(scene, draw)))  # fmt: skip
+        return encode_turns(tokenizer, turns, count)
+
+    def collate(items: list[int]) -> dict[str, Tensor]:
+        batch = pad_batch([row(item) for item in items], tokenizer.pad_token_id)
+        return {**batch, "pixel_values": pixels(images[[order[item] for item in items]])}
+
+    return _train(model, collate, settings, "llava stage 1", seed, scratch)
+
+
+def train_stage2(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    records: list[Record],
+    images: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    seed: int,
+    scratch: Path | None = None,
+) -> list[dict[str, float]]:
+    """Instruction tuning on records; text-only ones get a blank picture that no token refers to.
+
+    Args:
+        images: `image` of a record -> uint8 (72, 72, 3).
+    """
+    count = model.config.image_seq_length
+    rows = [encode_turns(tokenizer, record.turns, count) for record in records]
+    order = epochs(len(records), settings["steps"] * settings["batch"], seed)
+
+    def collate(items: list[int]) -> dict[str, Tensor]:
+        import numpy as np
+
+        part = [order[item] for item in items]
+        batch = pad_batch([rows[i] for i in part], tokenizer.pad_token_id)
+        seen = [images[records[i].image] for i in part if records[i].image]
+        return {**batch, "pixel_values": pixels(np.stack(seen))} if seen else batch
+
+    return _train(model, collate, settings, "llava stage 2", seed, scratch)
+
+
+def _train(
+    model: LlavaForConditionalGeneration, collate: Callable, settings: dict[str, Any], name: str, seed: int,
+    scratch: Path | None,
+) -> list[dict[str, float]]:  # fmt: skip
+    model.train()
+    return fit(model, collate, name=name, steps=settings["steps"], batch=settings["batch"],
+               learning_rate=settings["learning_rate"], seed=seed, scratch=scratch)  # fmt: skip
+
+
+def images_of(records: list[Record], scenes: list[Scene], renderer: Renderer) -> dict[str, np.ndarray]:
+    """Pictures of the records by their `image`, drawn from the scenes."""
+    by_id = {scene.id: scene for scene in scenes}
+    names = {record.image for record in records if record.image}
+    return {name: renderer.render(by_id[Path(name).stem]) for name in sorted(names)}
