@@ -116,12 +116,67 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class WorldClip:
+    """Stage `world-clip`: the vision tower of the multimodal studies; `texts` tag lines per scene."""
+
+    seed: int
+    scenes: int
+    most_objects: int
+    width: int
+    layers: int
+    length: int
+    texts: int
+    steps: int
+    batch: int
+    learning_rate: float
+    test_scenes: int
+
+
+@dataclass(frozen=True)
+class WorldLlava:
+    """Stage `world-llava`: stage 1 of LLaVA; `align_…` is the projector alone, the rest with the language model."""
+
+    seed: int
+    scenes: int
+    width: int
+    layers: int
+    align_steps: int
+    align_batch: int
+    align_learning_rate: float
+    steps: int
+    batch: int
+    learning_rate: float
+    test_scenes: int
+
+
+@dataclass(frozen=True)
+class WorldPool:
+    """The instruction pool and its benchmarks: training scenes, records, test scenes, items per benchmark."""
+
+    seed: int
+    pool_scenes: int
+    pool_size: int
+    test_scenes: int
+    items: int
+
+
+@dataclass(frozen=True)
+class World:
+    """The emoji world and its base models."""
+
+    clip: WorldClip
+    llava: WorldLlava
+    pool: WorldPool
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
     profile: Literal["smoke", "laptop", "gpu", "paper"]
     lm: LanguageModel
     quantization: Quantization
+    world: World
 
 
 def read_yaml(path: Path | str) -> Any:

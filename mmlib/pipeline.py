@@ -44,7 +44,7 @@ def study_stages(root: Path, study: str) -> list[str]:
     if not study:
         return []
     names = list(stages.load(root))
-    known = sorted(path.stem for path in (root / "claims").glob("*.yaml"))
+    known = sorted({name.partition("-")[0] for name in names if "-" in name})
     if study not in known:
         raise UserError(f"unknown study `{study}`", f"choose one of: {', '.join(known)}")
     return [name for name in names if name.startswith(f"{study}-")] + ["ledger"]

@@ -31,7 +31,20 @@ def words() -> tuple[str, ...]:
     texts += [text for text in language.ALT_FILLERS]
     used = {word for text in texts for word in text.replace("<image>", " ").split() if not word.startswith("[")}
     facts = {word for noun in load_nouns() for word in (noun.noun, noun.category, noun.place)}
-    named = {*CELLS, *COLOURS, *SIZES, *SIGNS, *BACKGROUNDS, *language.DIGITS, USER, ASSISTANT, "sign", "none", "find", "name"}
+    named = {
+        *CELLS,
+        *COLOURS,
+        *SIZES,
+        *SIGNS,
+        *BACKGROUNDS,
+        *language.DIGITS,
+        USER,
+        ASSISTANT,
+        "sign",
+        "none",
+        "find",
+        "name",
+    }
     return (*SPECIAL, *sorted({*used, *facts, *named, *COORDINATES, *SIGNS_OF_TEXT}))
 
 
