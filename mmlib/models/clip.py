@@ -91,7 +91,7 @@ def train_clip(
     scratch: Path | None = None,
 ) -> list[dict[str, float]]:
     """Contrastive training on pictures and tags, in place; the learning curve."""
-    images, texts = renderer.render_all(scenes), tag_texts(scenes, settings["texts"], seed)
+    texts = tag_texts(scenes, settings["texts"], seed)
     order = epochs(len(scenes), settings["steps"] * settings["batch"], seed)
     length = model.config.text_config.max_position_embeddings
 
@@ -103,11 +103,13 @@ def train_clip(
         numbers = [order[item] for item in items]
         variants = [item // len(scenes) % settings["texts"] for item in items]
         encoded = encode_texts(tokenizer, [texts[n][v] for n, v in zip(numbers, variants, strict=True)], length)
-        return {**encoded, "pixel_values": pixels(images[numbers]), "return_loss": True}
+        return {**encoded, "pixel_values": pixels(renderer.render_all([scenes[n] for n in numbers])),
+                "return_loss": True}  # fmt: skip
 
     model.train()
     return fit(model, collate, name="clip", steps=settings["steps"], batch=settings["batch"],
-               learning_rate=settings["learning_rate"], seed=seed, scratch=scratch, weight_decay=0.05)  # fmt: skip
+               learning_rate=settings["learning_rate"], muon_learning_rate=settings["muon_learning_rate"], seed=seed,
+               scratch=scratch, weight_decay=0.05)  # fmt: skip
 
 
 def tag_texts(scenes: list[Scene], variants: int, seed: int) -> list[list[str]]:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmlib.models.optimizer import build_optimizer
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -25,16 +27,18 @@ def fit(
     steps: int,
     batch: int,
     learning_rate: float,
+    muon_learning_rate: float = 0.0,
     seed: int,
     scratch: Path | None = None,
     save_every: int = 200,
     warmup: float = 0.05,
     weight_decay: float = 0.01,
 ) -> list[dict[str, float]]:
-    """Train what has `requires_grad`, in place: AdamW, cosine schedule, gradients clipped at 1; eval mode after.
+    """Train what has `requires_grad`, in place: cosine schedule, gradients clipped at 1; eval mode after.
 
     Args:
         collate: item numbers 0 … steps x batch - 1, each used once and in order -> a batch with its labels.
+        muon_learning_rate: above 0, Muon trains the matrices of hidden layers, and AdamW all else; at 0 AdamW all.
         scratch: folder for checkpoints; a run that was killed goes on from the last one. None: no checkpoints.
 
     Returns:
@@ -46,12 +50,14 @@ def fit(
     folder = scratch or Path("unused")
     arguments = TrainingArguments(
         str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=learning_rate, seed=seed,
-        lr_scheduler_type="cosine", warmup_steps=round(warmup * steps), adam_beta2=0.98, weight_decay=weight_decay,
-        max_grad_norm=1.0, save_strategy="steps" if scratch else "no", save_steps=save_every, save_total_limit=1,
+        lr_scheduler_type="cosine", warmup_steps=round(warmup * steps), max_grad_norm=1.0,
+        save_strategy="steps" if scratch else "no", save_steps=save_every, save_total_limit=1,
         logging_steps=LOG_EVERY, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
         remove_unused_columns=False, label_names=["labels"],
     )  # fmt: skip
-    trainer = _trainer_class()(model, arguments, train_dataset=range(steps * batch), data_collator=collate)
+    optimizer = build_optimizer(model, learning_rate, muon_learning_rate, weight_decay)
+    trainer = _trainer_class()(model, arguments, train_dataset=range(steps * batch), data_collator=collate,
+                               optimizers=(optimizer, None))  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_progress(name, steps))
     trainer.train(resume_from_checkpoint=_last_checkpoint(scratch))

@@ -106,6 +106,11 @@ def kind_of(record: Record) -> str:
     return record.id.rpartition("-")[0].removeprefix("copy-")
 
 
+def scene_id(image: str) -> str:
+    """`coco/train0-000001.png` -> `train0-000001`."""
+    return image.rpartition("/")[2].removesuffix(".png")
+
+
 def deal(scenes: list[Scene]) -> dict[str, list[Scene]]:
     """Scenes by folder; every picture of `ocr_vqa` has a sign."""
     with_sign = [scene for scene in scenes if scene.sign]

@@ -1,0 +1,108 @@
+"""Instruction tuning (stage 2) of an aligned LLaVA on a pool, and its scores on the world's benchmarks.
+
+One call trains one model; what is trained on (all records, a random part, a selection) is the caller's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmlib import store
+from mmlib.errors import UserError
+from mmlib.formats.llava import Record, read_records
+from mmlib.formats.reading import Skips
+from mmlib.models import align, clip, llava
+from mmlib.world import benchmarks, pool, vocabulary
+from mmlib.world.benchmarks import BENCHMARKS, Item
+from mmlib.world.render import Renderer
+from mmlib.world.scenes import draw_scenes
+from mmlib.world.shards import Pictures
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+
+ANSWER_TOKENS = 11  # a box is the longest answer: four numbers, three commas, two brackets, an end
+
+
+def open_pool(folder: Path) -> tuple[list[Record], Pictures]:
+    """Records and pictures of a pool as stage `world-pool` writes it.
+
+    Raises:
+        UserError: a record was skipped (the pool is ours: it has no defects), or its picture is not there.
+    """
+    skips = Skips()
+    records, pictures = list(read_records(folder / "pool.json", skips, pool.LABELS)), Pictures(folder / "pictures")
+    if skips.counts:
+        raise UserError(f"{folder / 'pool.json'}: {skips}", "make the pool again: `dvc repro -f world-pool`")
+    if lost := next((r for r in records if r.image and r.image not in pictures), None):
+        raise UserError(f"record {lost.id}: no picture {lost.image} in {folder}", "use the pool's own pictures")
+    return records, pictures
+
+
+def tune(
+    source: Path,
+    records: list[Record],
+    pictures: Mapping[str, np.ndarray],
+    settings: dict[str, Any],
+    seed: int,
+) -> tuple[LlavaForConditionalGeneration, list[dict[str, float]]]:
+    """The aligned model in `source`, tuned on the records; and the learning curve."""
+    model = llava.open_llava(source)
+    curve = align.train_stage2(model, vocabulary.build_tokenizer(), records, pictures, settings, seed)
+    return model, curve
+
+
+def items(test_scenes: int, count: int, seed: int) -> dict[str, list[Item]]:
+    """The items of every benchmark, `count` each, on `test_scenes` scenes of the test split."""
+    scenes = draw_scenes("test", test_scenes, seed)
+    return {b.name: benchmarks.build(b, scenes, count, seed) for b in BENCHMARKS}
+
+
+def answers(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    built: dict[str, list[Item]],
+    renderer: Renderer,
+) -> dict[str, list[str]]:
+    """Greedy answers to every item of every benchmark."""
+    said = {}
+    for name, part in built.items():
+        seen = clip.pixels(renderer.render_all([item.scene for item in part]))
+        tokens = ANSWER_TOKENS if benchmarks.by_name_of(name).judge == "box" else 4
+        said[name] = llava.answer(model, tokenizer, seen, [item.text for item in part], tokens, batch=200)
+    return said
+
+
+def scores(said: dict[str, list[str]], built: dict[str, list[Item]]) -> dict[str, list[float]]:
+    """1 or 0 for every item of every benchmark."""
+    return {
+        name: [benchmarks.judge(benchmarks.by_name_of(name), text, item) for text, item in zip(said[name], part, strict=True)]
+        for name, part in built.items()
+    }  # fmt: skip
+
+
+def random_part(records: list[Record], share: float, seed: int) -> list[Record]:
+    """A drawn share of the records, in their order: the baseline of every selection."""
+    if not 0 < share <= 1:
+        raise UserError(f"a share of {share} of the pool", "choose above 0 and up to 1")
+    chosen = random.Random(f"part/{seed}").sample(range(len(records)), round(share * len(records)))
+    return [records[i] for i in sorted(chosen)]
+
+
+def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
+    """One run of stage 2, for `engine.shard_map`: scores of all benchmarks, the learning curve, some answers."""
+    import torch
+
+    torch.set_num_threads(1)  # the last bits must not depend on free cores
+    root, settings = store.project_root(), shard["settings"]
+    records, pictures = open_pool(root / "results/world/pool")
+    part = random_part(records, shard["share"], shard["seed"])
+    model, curve = tune(root / "results/world/llava", part, pictures, settings, shard["seed"])
+    built = items(settings["test_scenes"], settings["items"], settings["test_seed"])
+    said = answers(model, vocabulary.build_tokenizer(), built, Renderer(root / "data"))
+    return {"share": shard["share"], "seed": shard["seed"], "records": len(part), "curve": curve,
+            "scores": scores(said, built), "said": {name: texts[:6] for name, texts in said.items()}}  # fmt: skip
