@@ -129,6 +129,7 @@ class WorldClip:
     steps: int
     batch: int
     learning_rate: float
+    muon_learning_rate: float
     test_scenes: int
 
 
@@ -143,19 +144,34 @@ class WorldLlava:
     align_steps: int
     align_batch: int
     align_learning_rate: float
+    align_muon_learning_rate: float
     steps: int
     batch: int
     learning_rate: float
+    muon_learning_rate: float
     test_scenes: int
 
 
 @dataclass(frozen=True)
 class WorldPool:
-    """The instruction pool and its benchmarks: training scenes, records, test scenes, items per benchmark."""
+    """Stage `world-pool`: the instruction pool; scenes that its pictures are drawn from, and records."""
 
     seed: int
     pool_scenes: int
     pool_size: int
+
+
+@dataclass(frozen=True)
+class WorldTuning:
+    """Stage `world-tuning`: stage 2 of LLaVA on shares of the pool, and the benchmarks: scenes, items of each."""
+
+    seeds: list[int]
+    shares: list[float]
+    steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    test_seed: int
     test_scenes: int
     items: int
 
@@ -164,9 +180,10 @@ class WorldPool:
 class World:
     """The emoji world and its base models."""
 
+    pool: WorldPool
     clip: WorldClip
     llava: WorldLlava
-    pool: WorldPool
+    tuning: WorldTuning
 
 
 @dataclass(frozen=True)

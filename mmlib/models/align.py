@@ -2,8 +2,8 @@
 
 Stage 1 has two steps. First the projector alone: the vector of a cell shall point to the word embeddings of what is
 in the cell (seconds, and everything after it learns several times faster). Then projector and language model together:
-captions, and dense look-ups (`find dog north name east cat …`), because captions alone hardly teach a language model
-of this size to look something up by its name.
+dense look-ups first (`find dog north name east cat …`), because captions alone hardly teach a language model of this
+size to look something up by its name; captions and look-ups later, once the look-ups are past their transition.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from mmlib.formats.llava import IMAGE_MARK, Record, Turn
 from mmlib.models.clip import epochs, pixels
 from mmlib.models.fit import fit
 from mmlib.models.llava import IGNORED, encode_turns, pad_batch, patches
+from mmlib.models.optimizer import build_optimizer
 from mmlib.world import language
-from mmlib.world.nouns import CELLS, load_nouns
+from mmlib.world.nouns import CELLS, COLOURS, SIGNS, SIZES, by_name, load_nouns
 from mmlib.world.render import Renderer
 from mmlib.world.scenes import Scene
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 LOOKUPS = 8  # a sequence
-CAPTION_SHARE = 0.4
+CAPTIONS_FROM, CAPTION_SHARE = 0.4, 0.6  # captions begin after this share of the steps, and are then this share of them
+SHARPNESS = 16  # of the softmax over cosines
+GROUPS = (CELLS, (*by_name(), "sign", "none"), (*COLOURS, *SIGNS), tuple(SIZES))  # words of which a cell has one
 CAPTION_QUESTIONS = ("describe the picture .", "what is to be seen ?")
 
 
@@ -48,37 +51,61 @@ def align_projector(
     settings: dict[str, Any],
     seed: int,
 ) -> float:
-    """Train the projector so that a cell's vector and its words' embeddings have large products; the last loss."""
-    import torch
-    from torch.nn.functional import cross_entropy
+    """Train the projector to point at the embeddings of a cell's words, one of every group; the mean loss at the end.
 
-    seen = patches(model, images)  # (N, 9, D)
-    targets = _targets(tokenizer, scenes)  # (N, 9, V), rows sum to 1
+    Among the words of a group alone: with the whole vocabulary as alternatives, names were learned last and least.
+    """
+    import torch
+
     projector, words = model.model.multi_modal_projector, model.get_input_embeddings().weight.detach()
-    words = words / words.norm(dim=1, keepdim=True).clamp_min(1e-6)  # the padding's embedding is zero
-    optimizer = torch.optim.AdamW(projector.parameters(), settings["align_learning_rate"])
-    order = epochs(len(scenes), settings["align_steps"] * settings["align_batch"], seed)
-    for step in range(settings["align_steps"]):
-        part = order[step * settings["align_batch"] : (step + 1) * settings["align_batch"]]
-        made = projector(seen[part])
-        logits = 16 * made / made.norm(dim=-1, keepdim=True) @ words.T
-        loss = cross_entropy(logits.flatten(0, 1), targets[part].flatten(0, 1))
-        # Also of the length of word embeddings: a vector ten times as long would drown the words beside it.
-        loss = loss + (made.norm(dim=-1) - model.get_input_embeddings().weight.norm(dim=1).mean()).square().mean()
+    length = words.norm(dim=1).mean()
+    groups = [words[tokenizer.convert_tokens_to_ids(list(group))] for group in GROUPS]  # (W, D) each
+    seen, targets = patches(model, images), _targets(scenes)  # (N, 9, D), (N, 9, 4)
+    steps, batch = settings["align_steps"], settings["align_batch"]
+    optimizer = build_optimizer(projector, settings["align_learning_rate"], settings["align_muon_learning_rate"], 0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order, losses = epochs(len(scenes), steps * batch, seed), []
+    for step in range(steps):
+        part = order[step * batch : (step + 1) * batch]
+        loss = _pointing_loss(projector(seen[part]), groups, targets[part], length)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return loss.item()
+        schedule.step()
+        losses.append(loss.item())
+    last = losses[-max(1, steps // 10) :]
+    return sum(last) / len(last)
 
 
-def _targets(tokenizer: PreTrainedTokenizerBase, scenes: list[Scene]) -> Tensor:
+def _pointing_loss(made: Tensor, groups: list[Tensor], targets: Tensor, length: Tensor) -> Tensor:
+    """Cross-entropy of cosines within each group, and a penalty that keeps vectors as long as word embeddings.
+
+    A vector ten times as long would drown the words beside it.
+    """
+    from torch.nn.functional import cross_entropy, normalize
+
+    unit = SHARPNESS * normalize(made, dim=-1)  # (B, 9, D)
+    losses = [
+        cross_entropy(
+            (unit @ normalize(words, dim=-1).T).flatten(0, 1), targets[..., g].flatten(), ignore_index=IGNORED
+        )
+        for g, words in enumerate(groups)
+    ]
+    return sum(losses) + (made.norm(dim=-1) / length - 1).square().mean()
+
+
+def _targets(scenes: list[Scene]) -> Tensor:
+    """(N, 9, 4): number of a cell's word within every group, `IGNORED` where it has none."""
     import torch
 
-    targets = torch.zeros(len(scenes), len(CELLS), len(tokenizer))
+    places = [{word: number for number, word in enumerate(group)} for group in GROUPS]
+    targets = torch.full((len(scenes), len(CELLS), len(GROUPS)), IGNORED)
     for i, scene in enumerate(scenes):
         for cell in range(len(CELLS)):
-            ids = tokenizer.convert_tokens_to_ids(cell_words(scene, cell))
-            targets[i, cell, ids] = 1 / len(ids)
+            for word in cell_words(scene, cell):
+                for g, numbers in enumerate(places):
+                    if word in numbers:
+                        targets[i, cell, g] = numbers[word]
     return targets
 
 
@@ -119,13 +146,13 @@ def train_stage1(
     seed: int,
     scratch: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Captions and look-ups, projector and language model together; the learning curve."""
+    """Look-ups, then captions too; projector and language model together; the learning curve."""
     order, batch = epochs(len(scenes), settings["steps"] * settings["batch"], seed), settings["batch"]
     count = model.config.image_seq_length
 
-    def row(item: int, look_up: bool) -> tuple[list[int], list[int]]:
+    def row(item: int, caption: bool) -> tuple[list[int], list[int]]:
         draw, scene = random.Random(f"stage1/{seed}/{item}"), scenes[order[item]]
-        if look_up:
+        if not caption:
             return lookup_row(tokenizer, scene, draw, count)
         turns = (Turn("human", f"{IMAGE_MARK}\n{draw.choice(CAPTION_QUESTIONS)}"),
                  Turn("gpt", language.caption(scene, draw)))  # fmt: skip
@@ -133,8 +160,12 @@ def train_stage1(
 
     def collate(items: list[int]) -> dict[str, Tensor]:
         # A batch is all of one kind: look-ups are half as long as captions, and padding would cost a third of the time.
-        look_up = random.Random(f"stage1/{seed}/batch {items[0] // batch}").random() >= CAPTION_SHARE
-        made = pad_batch([row(item, look_up) for item in items], tokenizer.pad_token_id)
+        step = items[0] // batch
+        caption = (
+            step >= CAPTIONS_FROM * settings["steps"]
+            and random.Random(f"stage1/{seed}/step {step}").random() < CAPTION_SHARE
+        )
+        made = pad_batch([row(item, caption) for item in items], tokenizer.pad_token_id)
         return {**made, "pixel_values": pixels(images[[order[item] for item in items]])}
 
     return _train(model, collate, settings, "llava stage 1", seed, scratch)

@@ -52,7 +52,7 @@ def fit(
         str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=learning_rate, seed=seed,
         lr_scheduler_type="cosine", warmup_steps=round(warmup * steps), max_grad_norm=1.0,
         save_strategy="steps" if scratch else "no", save_steps=save_every, save_total_limit=1,
-        logging_steps=LOG_EVERY, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
+        logging_steps=min(LOG_EVERY, steps), report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
         remove_unused_columns=False, label_names=["labels"],
     )  # fmt: skip
     optimizer = build_optimizer(model, learning_rate, muon_learning_rate, weight_decay)

@@ -12,35 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from mmlib import store
 from mmlib.errors import UserError
-from mmlib.formats.llava import Record, read_records
-from mmlib.formats.reading import Skips
+from mmlib.formats.llava import Record
 from mmlib.models import align, clip, llava
-from mmlib.world import benchmarks, pool, vocabulary
+from mmlib.world import benchmarks, vocabulary
 from mmlib.world.benchmarks import BENCHMARKS, Item
+from mmlib.world.pool_files import open_pool
 from mmlib.world.render import Renderer
 from mmlib.world.scenes import draw_scenes
-from mmlib.world.shards import Pictures
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 ANSWER_TOKENS = 11  # a box is the longest answer: four numbers, three commas, two brackets, an end
-
-
-def open_pool(folder: Path) -> tuple[list[Record], Pictures]:
-    """Records and pictures of a pool as stage `world-pool` writes it.
-
-    Raises:
-        UserError: a record was skipped (the pool is ours: it has no defects), or its picture is not there.
-    """
-    skips = Skips()
-    records, pictures = list(read_records(folder / "pool.json", skips, pool.LABELS)), Pictures(folder / "pictures")
-    if skips.counts:
-        raise UserError(f"{folder / 'pool.json'}: {skips}", "make the pool again: `dvc repro -f world-pool`")
-    if lost := next((r for r in records if r.image and r.image not in pictures), None):
-        raise UserError(f"record {lost.id}: no picture {lost.image} in {folder}", "use the pool's own pictures")
-    return records, pictures
 
 
 def tune(
@@ -79,10 +63,11 @@ def answers(
 
 def scores(said: dict[str, list[str]], built: dict[str, list[Item]]) -> dict[str, list[float]]:
     """1 or 0 for every item of every benchmark."""
-    return {
-        name: [benchmarks.judge(benchmarks.by_name_of(name), text, item) for text, item in zip(said[name], part, strict=True)]
-        for name, part in built.items()
-    }  # fmt: skip
+    scored = {}
+    for name, part in built.items():
+        benchmark = benchmarks.by_name_of(name)
+        scored[name] = [benchmarks.judge(benchmark, text, item) for text, item in zip(said[name], part, strict=True)]
+    return scored
 
 
 def random_part(records: list[Record], share: float, seed: int) -> list[Record]:

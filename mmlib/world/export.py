@@ -25,11 +25,10 @@ URL = "https://emoji.invalid/"  # a name that no machine can ever have
 def write_coco(path: Path, scenes: list[Scene], seed: int, held_out: bool = False) -> int:
     """COCO captions, five for every picture; the number of captions."""
     images = [coco.CocoImage(number, f"{scene.id}.png", SIDE, SIDE) for number, scene in enumerate(scenes)]
-    captions = [
-        coco.CocoCaption(CAPTIONS * image.id + turn, image.id, language.caption(scene, _draw(seed, scene, turn), held_out))
-        for image, scene in zip(images, scenes, strict=True)
-        for turn in range(CAPTIONS)
-    ]  # fmt: skip
+    captions = []
+    for image, scene in zip(images, scenes, strict=True):
+        texts = [language.caption(scene, _draw(seed, scene, turn), held_out) for turn in range(CAPTIONS)]
+        captions += [coco.CocoCaption(CAPTIONS * image.id + n, image.id, text) for n, text in enumerate(texts)]
     coco.write_captions(path, images, captions)
     return len(captions)
 

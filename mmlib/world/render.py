@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 INK, BOARD = (20, 20, 20), (250, 250, 250)
 RASTER = 288  # pixels of the first, large drawing
+# As dvc.yaml names them, so that a test can see that every stage which draws depends on them.
+DRAWINGS, PHOTOGRAPHS = "data/openmoji/svg.zip", "data/photos"
 PHOTO_SIDE = 256  # photographs are shrunk to this, so that a crop shows texture
 
 
@@ -120,7 +122,7 @@ class Renderer:
 
     @cached_property
     def _drawings(self) -> zipfile.ZipFile:
-        path = self.data / "openmoji/svg.zip"
+        path = self.data / DRAWINGS.removeprefix("data/")
         if not path.is_file():
             raise UserError(f"{path} is missing", "run `python -m mmlib fetch`")
         return zipfile.ZipFile(path)
@@ -156,7 +158,7 @@ class Renderer:
         import numpy as np
         from PIL import Image
 
-        path = self.data / "photos" / name
+        path = self.data / PHOTOGRAPHS.removeprefix("data/") / name
         if not path.is_file():
             raise UserError(f"{path} is missing", "run `python -m mmlib fetch`")
         image = Image.open(path).convert("RGB").resize((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.BOX)
