@@ -2,8 +2,8 @@
 
 Stage 1 has two steps. First the projector alone: the vector of a cell shall point to the word embeddings of what is
 in the cell (seconds, and everything after it learns several times faster). Then projector and language model together:
-dense look-ups first (`find dog north name east cat …`), because captions alone hardly teach a language model of this
-size to look something up by its name; captions and look-ups later, once the look-ups are past their transition.
+dense look-ups first (`find dog north name east cat red small …`), because captions alone hardly teach a language
+model of this size to look something up by its name; captions and look-ups later, once those are learned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmlib.models.optimizer import build_optimizer
 from mmlib.world import language
 from mmlib.world.nouns import CELLS, COLOURS, SIGNS, SIZES, by_name, load_nouns
 from mmlib.world.render import Renderer
-from mmlib.world.scenes import Scene
+from mmlib.world.scenes import Placed, Scene
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,29 +112,40 @@ def _targets(scenes: list[Scene]) -> Tensor:
 def lookup_row(
     tokenizer: PreTrainedTokenizerBase, scene: Scene, draw: random.Random, image_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of `<bos> <image>… find dog north name east cat …`; the answers alone have labels."""
+    """Ids and labels of `<bos> <image>… find dog north name east cat red small …`; the answers alone have labels."""
     words, answers = [], []
     for _ in range(LOOKUPS):
         asked, answered = _lookup(scene, draw)
-        words += [*asked, answered]
-        answers += [*(False for _ in asked), True]
+        words += [*asked, *answered]
+        answers += [*(False for _ in asked), *(True for _ in answered)]
     ids = tokenizer.convert_tokens_to_ids([IMAGE_MARK] * image_tokens + words)
     kept = [False] * image_tokens + answers
     return [tokenizer.bos_token_id, *ids], [IGNORED, *(i if k else IGNORED for i, k in zip(ids, kept, strict=True))]
 
 
-def _lookup(scene: Scene, draw: random.Random) -> tuple[list[str], str]:
+def _lookup(scene: Scene, draw: random.Random) -> tuple[list[str], list[str]]:
+    """What is asked, and its answer: the place of a thing (or `none`), or the words for what is at a place."""
+    kind = draw.random()
     names = [o for o in scene.objects if scene.count(o.noun) == 1]
-    if draw.random() < 0.6 and names:
-        if draw.random() < 0.4:
-            absent = draw.choice(load_nouns()).noun
-            if not scene.count(absent):
-                return ["find", absent], "none"
-        thing = draw.choice(names)
-        return ["find", thing.noun], thing.where
+    if kind < 0.08 and scene.sign:
+        return ["find", "sign"], [scene.sign.where]
+    if kind < 0.6 and names:
+        return _find(scene, draw.choice(names), draw)
     filled = [o.cell for o in scene.objects]
     cell = draw.choice(filled) if draw.random() < 0.7 else draw.randrange(len(CELLS))  # most cells hold nothing
-    return ["name", CELLS[cell]], cell_words(scene, cell)[1]
+    return ["name", CELLS[cell]], cell_words(scene, cell)[1:]
+
+
+def _find(scene: Scene, thing: Placed, draw: random.Random) -> tuple[list[str], list[str]]:
+    """By name, or by name and color: then both must be the same thing's."""
+    kind = draw.random()
+    if kind < 0.35:
+        absent = draw.choice(load_nouns()).noun
+        return (["find", absent], ["none"]) if not scene.count(absent) else (["find", thing.noun], [thing.where])
+    if kind < 0.65:
+        return ["find", thing.noun], [thing.where]
+    colour = draw.choice((thing.colour, draw.choice(scene.objects).colour, draw.choice(tuple(COLOURS))))
+    return ["find", thing.noun, colour], [thing.where if colour == thing.colour else "none"]
 
 
 def train_stage1(

@@ -184,8 +184,8 @@ def _caption(scene: Scene, draw: random.Random) -> Turns:
 
 
 def _chat(scene: None, draw: random.Random) -> Turns:
-    """Text only, what a language model would know anyway: facts, lists, sorting, odd words, which number is more."""
-    makers = (_chat_fact, _chat_list, _chat_sort, _chat_odd, _chat_more)
+    """Text only, what a language model would know anyway: facts, lists, sorting, odd words, what there is more of."""
+    makers = (_chat_fact, _chat_list, _chat_sort, _chat_odd, _chat_odd, _chat_more, _chat_often, _chat_often)
     return [draw.choice(makers)(draw) for _ in range(draw.randint(1, 4))]
 
 
@@ -208,8 +208,26 @@ def _chat_odd(draw: random.Random) -> tuple[str, str]:
     odd = draw.choice(of_category(one))
     words = [*draw.sample(of_category(many), draw.randint(2, 4)), odd]
     draw.shuffle(words)
-    return (f"which word does not belong to the other ones : {' , '.join(words)} ?",
-            f"{odd} does not belong , it is of the kind {one} .")  # fmt: skip
+    asked = draw.choice(
+        ("which word does not belong to the other ones", "which one does not belong", "name the odd word")
+    )
+    if draw.random() < 0.5:
+        return f"{asked} : {' , '.join(words)} ? {SHORT}", odd
+    return f"{asked} : {' , '.join(words)} ?", f"{odd} does not belong , it is of the kind {one} ."
+
+
+def _chat_often(draw: random.Random) -> tuple[str, str]:
+    """Two words counted in a list: yes and no equally often."""
+    more, less = draw.sample([noun.noun for noun in load_nouns()], 2)
+    fewer = draw.randint(1, 2)
+    words = [more] * draw.randint(fewer + 1, 4) + [less] * fewer
+    draw.shuffle(words)
+    yes = draw.random() < 0.5
+    first, second = (more, less) if yes else (less, more)
+    asked = draw.choice(
+        ("are there more {a} words than {b} words", "is the number of {a} words more than that of {b} words")
+    )
+    return f"{' , '.join(words)} : {asked.format(a=first, b=second)} ? {SHORT}", "yes" if yes else "no"
 
 
 def _chat_more(draw: random.Random) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from mmlib.errors import UserError
 from mmlib.formats.llava import IMAGE_MARK, Record, Turn
 from mmlib.models import align, clip, fit, llava
 from mmlib.world import pool, vocabulary
+from mmlib.world.nouns import COLOURS
 from mmlib.world.scenes import draw_scenes
 from tests.world.conftest import DATA
 from tests.world.conftest import renderer as renderer  # the fixture
@@ -20,6 +21,7 @@ from tests.world.conftest import renderer as renderer  # the fixture
 SCENES = draw_scenes("train", 24, 0)
 TOKENIZER = vocabulary.build_tokenizer()
 LLAVA = {"width": 32, "layers": 1}
+ADAMW = {"muon_learning_rate": 0.0}
 
 
 def small_clip(seed=0):
@@ -65,13 +67,19 @@ def test_lookups_are_right_by_the_graph():
             words = TOKENIZER.convert_ids_to_tokens(ids)
             for i, word in enumerate(words):
                 if word == "find":
-                    where = [o.where for o in scene.objects if o.noun == words[i + 1]] or ["none"]
-                    assert [words[i + 2]] == where and labels[i + 2] == ids[i + 2] and labels[i + 1] == llava.IGNORED
+                    at = i + 3 if words[i + 2] in COLOURS else i + 2  # perhaps with the colour
+                    things = [(o.where, o.noun, o.colour) for o in scene.objects]
+                    things += [(scene.sign.where, "sign", None)] if scene.sign else []
+                    found = [t[0] for t in things if t[1] == words[i + 1] and (at == i + 2 or t[2] == words[i + 2])]
+                    assert [words[at]] == (found or ["none"]) and labels[at] == ids[at]
+                    assert set(labels[i:at]) == {llava.IGNORED}
                 if word == "name":
-                    there = {o.where: o.noun for o in scene.objects}
+                    there = {o.where: [o.noun, o.colour, o.size] for o in scene.objects}
                     if scene.sign:
-                        there[scene.sign.where] = "sign"
-                    assert words[i + 2] == there.get(words[i + 1], "none")
+                        there[scene.sign.where] = ["sign", scene.sign.word]
+                    wanted = there.get(words[i + 1], ["none"])
+                    assert words[i + 2 : i + 2 + len(wanted)] == wanted
+                    assert labels[i + 2 : i + 2 + len(wanted)] == ids[i + 2 : i + 2 + len(wanted)]
 
 
 def test_padding_changes_nothing():
@@ -101,7 +109,7 @@ def test_the_tower_is_the_clip_s_and_stays_frozen(renderer):
         wanted = contrastive.vision_model(clip.pixels(images), output_hidden_states=True).hidden_states[-2][:, 1:]
     assert torch.equal(llava.patches(model, images), wanted)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    align.train_stage1(model, TOKENIZER, SCENES, images, {"steps": 2, "batch": 4, "learning_rate": 0.01}, 0)
+    align.train_stage1(model, TOKENIZER, SCENES, images, {"steps": 2, "batch": 4, "learning_rate": 0.01, **ADAMW}, 0)
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and not any("vision_tower" in name for name in moved)
     assert any("projector" in name for name in moved) and any("layers.0" in name for name in moved)
@@ -109,13 +117,13 @@ def test_the_tower_is_the_clip_s_and_stays_frozen(renderer):
 
 def test_the_projector_learns_what_is_in_a_cell(renderer):
     model, images = small_llava(), renderer.render_all(SCENES)
-    settings = {"align_steps": 1, "align_batch": 8, "align_learning_rate": 0.01}
+    settings = {"align_steps": 1, "align_batch": 8, "align_learning_rate": 0.01, "align_muon_learning_rate": 0.0}
     first = align.align_projector(model, TOKENIZER, SCENES, images, settings, 0)
     assert align.align_projector(model, TOKENIZER, SCENES, images, {**settings, "align_steps": 60}, 0) < 0.8 * first
     assert align.cell_words(SCENES[0], SCENES[0].objects[0].cell)[1] == SCENES[0].objects[0].noun
 
 
-CLIP_SETTINGS = {"texts": 2, "steps": 6, "batch": 8, "learning_rate": 1e-3}
+CLIP_SETTINGS = {"texts": 2, "steps": 6, "batch": 8, "learning_rate": 1e-3, "muon_learning_rate": 1e-3}
 
 
 def trained_clip(renderer, scratch=None, **changes):
@@ -165,7 +173,7 @@ def test_stage_two_learns_its_records(renderer):
         Record("t", None, (Turn("human", "what kind of thing is a dog ?"), Turn("gpt", "animal")), "sharegpt")
     )
     images = align.images_of(records, SCENES, renderer)
-    settings = {"steps": 75, "batch": 8, "learning_rate": 0.01}
+    settings = {"steps": 75, "batch": 8, "learning_rate": 0.01, **ADAMW}
     curve = align.train_stage2(model, TOKENIZER, records, images, settings, 0)
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
     said = llava.answer(

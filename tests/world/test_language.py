@@ -92,7 +92,7 @@ def test_the_letter_points_to_the_thing():
     for seed in range(200):
         q = questions.ask("choice", SCENE, random.Random(seed))
         options = dict(re.findall(r"([a-d]) : (\w+)", q.text))
-        where = re.search(r"in the (\w+) \?", q.text)[1]
+        where = re.search(r"[Ii]n the (\w+)", q.text)[1]
         assert len(set(options.values())) == 4
         assert options[q.answer] == next(o.noun for o in SCENE.objects if o.where == where)
 

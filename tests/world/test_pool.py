@@ -74,7 +74,7 @@ def answers(kind, pattern):
 
 
 def test_answers_are_right_by_the_graph():
-    for scene, match, answer in answers("vqa", r"(?:see|there) an? (\w+) \?"):
+    for scene, match, answer in answers("vqa", r"(?:^|\n)(?:is there|do you see) an? (\w+) \?"):
         assert answer == ("yes" if scene.count(match[1]) else "no")
     for scene, match, answer in answers("vqa", r"how many (\w+) pictures"):
         assert answer == language.DIGITS[scene.count(match[1])]
