@@ -1,0 +1,199 @@
+"""Seconds of per-sample gradients beside a plain backward pass and a batch-1 loop.
+
+`python -m benchmarks.tive_gradients --help`.
+
+On the tiny LLaVA of the emoji world (random weights: they do not change the work) and records of its pool. Every round
+runs all routes one after the other; ratios are taken within a round, and their median over rounds is shown with the
+range. Routes, all on the same batches, LoRA on the attention of the language model:
+
+* plain: forward and backward of the batch as transformers does it (pictures through the tower, mask, all logits);
+* plain, cached: the same with cached picture features;
+* plain, short: the same, also without mask and with logits only where an answer is predicted (the floor);
+* per sample: `gradient_pass` with norms and projection, everything included; and without a projection;
+* loop: one record at a time, the whole gradient made and projected by the same factors, pictures cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from mmlib import store
+
+SETTINGS = {"width": 128, "layers": 4}
+DATA = store.project_root() / "data"
+
+
+def build(records: int, rank: int, seed: int) -> dict[str, Any]:
+    """Model under PEFT, samples, pictures and the projection's factors."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from mmlib.models import align, clip, llava
+    from mmlib.tive import samples
+    from mmlib.world import pool, vocabulary
+    from mmlib.world.render import Renderer
+    from mmlib.world.scenes import draw_scenes
+
+    tokenizer, scenes = vocabulary.build_tokenizer(), draw_scenes("train", records, seed)
+    model = llava.build_llava(clip.build_clip(tokenizer, 128, 3, 21, seed), tokenizer, SETTINGS, seed).eval()
+    names = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj)"
+    model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names)).eval()
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    chosen = pool.build(scenes, records, seed)
+    images = align.images_of(chosen, scenes, Renderer(DATA))
+    core = model.get_base_model()
+    return {
+        "model": model, "core": core, "pad": tokenizer.pad_token_id, "images": images,
+        "samples": samples.encode_records(tokenizer, chosen, core.config.image_seq_length),
+        "features": samples.cached_features(core, images),
+    }  # fmt: skip
+
+
+def plain(kit: dict[str, Any], tokens: int, route: str) -> None:
+    """Forward and backward of all samples, LoRA gradients summed over the batch."""
+    import torch
+
+    from mmlib.tive.gradients import answer_logits
+    from mmlib.tive.samples import buckets, collate
+
+    core = kit["core"]
+    for rows in buckets(kit["samples"], tokens):
+        batch = collate(kit["samples"], rows, kit["pad"])
+        if route == "plain":
+            logits, targets, owners = _as_transformers(core, batch, kit["images"])
+        else:
+            logits, targets, owners = answer_logits(core, batch, kit["features"], route == "short")
+        counts = torch.bincount(owners, minlength=len(rows))
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        (losses / counts[owners]).sum().backward()
+        core.zero_grad()
+
+
+def _as_transformers(core: Any, batch: Any, images: dict[str, Any]) -> tuple[Any, Any, Any]:
+    import numpy as np
+
+    from mmlib.models.clip import pixels
+    from mmlib.tive.samples import IGNORED
+
+    seen = {"pixel_values": pixels(np.stack([images[n] for n in batch.images]))} if batch.images else {}
+    out = core(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **seen).logits
+    owners, at = (batch.labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return out[owners, at], batch.labels[:, 1:][owners, at], owners
+
+
+def loop(kit: dict[str, Any], size: int, count: int) -> None:
+    """The usual way: one record, its whole gradient as one vector, its norm, its projection."""
+    import torch
+
+    from mmlib.tive.gradients import answer_logits
+    from mmlib.tive.lora import find_layers
+    from mmlib.tive.projection import draw_projection
+    from mmlib.tive.samples import collate
+
+    layers = find_layers(kit["model"])
+    projection = draw_projection(layers, size, 0)
+    weights = [w.weight for layer in layers for w in (layer.module.lora_A["default"], layer.module.lora_B["default"])]
+    for row in range(0, len(kit["samples"]), max(1, len(kit["samples"]) // count)):
+        batch = collate(kit["samples"], [row], kit["pad"])
+        logits, targets, _ = answer_logits(kit["core"], batch, kit["features"], False)
+        gradients = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, targets), weights)
+        vector = torch.cat([g.flatten() for g in gradients])
+        vector.norm()
+        _project(vector, layers, projection)
+
+
+def _project(vector: Any, layers: list[Any], projection: Any) -> Any:
+    total, start = 0, 0
+    for layer, columns, rotations in zip(layers, projection.columns, projection.rotations, strict=True):
+        for side in (0, 1):
+            d = layer.widths[side]
+            part = vector[start : start + layer.rank * d]
+            part = part.view(layer.rank, d) if side == 0 else part.view(d, layer.rank).T
+            total, start = total + rotations[side] @ (part @ columns[side]), start + layer.rank * d
+    return total
+
+
+def main() -> None:
+    """Print seconds per 1,000 records and ratios, with the environment."""
+    import torch
+
+    from mmlib.tive.gradients import gradient_pass
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--size", type=int, default=1024, help="numbers of a projected gradient")
+    parser.add_argument("--tokens", type=int, default=4096, help="padded tokens of a batch")
+    parser.add_argument("--loop", type=int, default=200, help="records of the batch-1 loop (every n-th one)")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    kit = build(arguments.records, arguments.rank, 0)
+    tokens, n = arguments.tokens, len(kit["samples"])
+    common = {"features": kit["features"], "tokens": tokens, "pad": kit["pad"]}
+    stride = max(1, n // arguments.loop)
+    routes = {
+        "plain": (lambda: plain(kit, tokens, "plain"), n),
+        "plain, cached": (lambda: plain(kit, tokens, "cached"), n),
+        "plain, short": (lambda: plain(kit, tokens, "short"), n),
+        "per sample, projected": (
+            lambda: gradient_pass(kit["model"], kit["samples"], size=arguments.size, **common),
+            n,
+        ),
+        "per sample, whole": (lambda: gradient_pass(kit["model"], kit["samples"], **common), n),
+        "loop": (lambda: loop(kit, arguments.size, arguments.loop), len(range(0, n, stride))),
+    }
+    report(measure(routes, arguments.rounds), n, arguments)
+
+
+def measure(routes: dict[str, Any], rounds: int) -> dict[str, list[float]]:
+    """Seconds per 1,000 records by route; the first round warms up and is not kept."""
+    kept: dict[str, list[float]] = {name: [] for name in routes}
+    for number in range(rounds + 1):
+        for name, (run, count) in routes.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                kept[name].append(1000 * (time.perf_counter() - started) / count)
+    return kept
+
+
+def report(kept: dict[str, list[float]], records: int, arguments: Any) -> None:
+    """Medians, and ratios within rounds."""
+    import torch
+    import transformers
+
+    print(f"{_processor()}, {os.cpu_count()} cores, {arguments.threads} threads, torch {torch.__version__}, "
+          f"transformers {transformers.__version__}; {records} records, rank {arguments.rank}, "
+          f"k = {arguments.size}, {arguments.tokens} tokens a batch, {arguments.rounds} rounds")  # fmt: skip
+    print(f"{'route':24} {'s per 1,000':>12} {'x plain':>22} {'x plain, short':>22} {'loop / route':>22}")
+    for name, seconds in kept.items():
+        cells = [_ratio(seconds, kept["plain"]), _ratio(seconds, kept["plain, short"]), _ratio(kept["loop"], seconds)]
+        print(f"{name:24} {statistics.median(seconds):12.3f} " + " ".join(f"{cell:>22}" for cell in cells))
+
+
+def _ratio(above: list[float], below: list[float]) -> str:
+    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
+    return f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+if __name__ == "__main__":
+    main()
