@@ -88,6 +88,6 @@ def explicit(projection: Projection, layers: list[Layer]) -> Tensor:
     blocks = []
     for columns, rotations in zip(projection.columns, projection.rotations, strict=True):
         # vec (row by row) of Q G P is (Q ⊗ Pᵀ) vec(G).
-        blocks += [torch.kron(q.double(), p.double().T) for p, q in zip(columns, rotations, strict=True)]
+        blocks += [torch.kron(q.double(), p.double().T.contiguous()) for p, q in zip(columns, rotations, strict=True)]
     assert sum(block.shape[1] for block in blocks) == sum(layer.rank * sum(layer.widths) for layer in layers)
     return torch.cat(blocks, 1)
