@@ -2,8 +2,8 @@
 
 Stores of random unit vectors, as wide as the paper's (8,192 numbers, float16), with a share of its 665,298 rows and the
 task sizes of LLaVA-1.5's pool, are written to a temporary folder that is removed. From each a process of its own
-selects 15 %: two passes for the influence, task values, quotas, soft sampling. Sizes are shares of the paper's pool; the
-time at its own size is extrapolated from the line through them, which is shown with its residuals.
+selects 15 %: two passes for the influence, task values, quotas, soft sampling. Sizes are shares of the paper's pool;
+the time at its own size is extrapolated from the line through them, which is shown with its residuals.
 """
 
 from __future__ import annotations
@@ -72,19 +72,29 @@ def select(folder: str, work: str, rows: int, queue: Any) -> None:
 
 
 def measure(folder: Path, rows: int, width: int) -> dict[str, Any]:
-    """Generate, select in a process of its own, remove."""
-    started = time.perf_counter()
-    generate(folder / "store", rows, width)
+    """Generate, select, remove. Each in a process of its own: a child begins with the peak memory of its parent."""
+    context, started = multiprocessing.get_context("spawn"), time.perf_counter()
+    _run(context.Process(target=generate, args=(folder / "store", rows, width)))
     seconds = time.perf_counter() - started
-    size = sum(path.stat().st_size for path in (folder / "store").iterdir())
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=select, args=(str(folder / "store"), str(folder / "work"), rows, queue))
-    process.start()
-    result = queue.get(timeout=3600)
-    process.join()
+    size, queue = sum(path.stat().st_size for path in (folder / "store").iterdir()), context.SimpleQueue()
+    _run(context.Process(target=select, args=(str(folder / "store"), str(folder / "work"), rows, queue)))
     shutil.rmtree(folder)
-    return {**result, "generate": seconds, "bytes": size}
+    return {**queue.get(), "generate": seconds, "bytes": size}
+
+
+def _run(process: Any) -> None:
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{process.name} ended with status {process.exitcode}")
+
+
+def line(made: dict[str, Any]) -> str:
+    """Of one size."""
+    return (f"{made['rows']:7} rows, {made['bytes'] / 1e9:5.2f} GB: two passes {made['passes_cpu']:6.2f} s of processor "
+            f"({made['passes_wall']:6.2f} s passed), all {made['cpu']:6.2f} s ({made['wall']:6.2f} s); peak memory "
+            f"{made['peak_mib']:5.0f} MiB ({made['start_mib']:.0f} at the start); {made['selected']} selected; "
+            f"generated in {made['generate']:.1f} s")  # fmt: skip
 
 
 def main() -> None:
@@ -105,10 +115,7 @@ def main() -> None:
             parser.error(f"share {share} needs {2e-9 * rows * arguments.width:.1f} GB, the limit is 6 GB")
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             results.append(made := measure(Path(folder) / "bench", rows, arguments.width))
-        print(f"{made['rows']:7} rows, {made['bytes'] / 1e9:5.2f} GB: two passes {made['passes_cpu']:6.2f} s of processor"
-              f" ({made['passes_wall']:6.2f} s passed), all {made['cpu']:6.2f} s ({made['wall']:6.2f} s); peak memory"
-              f" {made['peak_mib']:5.0f} MiB ({made['start_mib']:.0f} at the start); {made['selected']} selected;"
-              f" generated in {made['generate']:.1f} s", flush=True)  # fmt: skip
+        print(line(made), flush=True)
     n, seconds = np.array([r["rows"] for r in results]), np.array([r["cpu"] for r in results])
     if len(results) > 2:
         slope, offset = np.polyfit(n, seconds, 1)
