@@ -10,7 +10,11 @@ range. Routes, all on the same batches, LoRA on the attention of the language mo
 * plain, cached: the same with cached picture features;
 * plain, short: the same, also without mask and with logits only where an answer is predicted (the floor);
 * per sample: `gradient_pass` with norms and projection, everything included; and without a projection;
-* loop: one record at a time, the whole gradient made and projected by the same factors, pictures cached.
+* loop: one record at a time, the whole gradient made and multiplied by a dense matrix of random signs (k x D, kept in
+  memory), as the released code does; pictures cached;
+* loop, factored: the same loop with our projection.
+
+With one thread the clock is processor time, which a busy machine disturbs less; with more it is time passed.
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ def plain(kit: dict[str, Any], tokens: int, route: str) -> None:
     """Forward and backward of all samples, LoRA gradients summed over the batch."""
     import torch
 
-    from mmlib.tive.gradients import answer_logits
+    from mmlib.tive.answers import answer_logits
     from mmlib.tive.samples import buckets, collate
 
     core = kit["core"]
@@ -90,11 +94,11 @@ def _as_transformers(core: Any, batch: Any, images: dict[str, Any]) -> tuple[Any
     return out[owners, at], batch.labels[:, 1:][owners, at], owners
 
 
-def loop(kit: dict[str, Any], size: int, count: int) -> None:
-    """The usual way: one record, its whole gradient as one vector, its norm, its projection."""
+def loop(kit: dict[str, Any], size: int, count: int, dense: Any = None) -> None:
+    """One record, its whole gradient as one vector, its norm, its projection (by `dense`, (D, k), if given)."""
     import torch
 
-    from mmlib.tive.gradients import answer_logits
+    from mmlib.tive.answers import answer_logits
     from mmlib.tive.lora import find_layers
     from mmlib.tive.projection import draw_projection
     from mmlib.tive.samples import collate
@@ -108,7 +112,7 @@ def loop(kit: dict[str, Any], size: int, count: int) -> None:
         gradients = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, targets), weights)
         vector = torch.cat([g.flatten() for g in gradients])
         vector.norm()
-        _project(vector, layers, projection)
+        _ = vector @ dense if dense is not None else _project(vector, layers, projection)
 
 
 def _project(vector: Any, layers: list[Any], projection: Any) -> Any:
@@ -141,7 +145,8 @@ def main() -> None:
     kit = build(arguments.records, arguments.rank, 0)
     tokens, n = arguments.tokens, len(kit["samples"])
     common = {"features": kit["features"], "tokens": tokens, "pad": kit["pad"]}
-    stride = max(1, n // arguments.loop)
+    looped = len(range(0, n, max(1, n // arguments.loop)))
+    dense = signs(kit["model"], arguments.size)
     routes = {
         "plain": (lambda: plain(kit, tokens, "plain"), n),
         "plain, cached": (lambda: plain(kit, tokens, "cached"), n),
@@ -151,20 +156,32 @@ def main() -> None:
             n,
         ),
         "per sample, whole": (lambda: gradient_pass(kit["model"], kit["samples"], **common), n),
-        "loop": (lambda: loop(kit, arguments.size, arguments.loop), len(range(0, n, stride))),
+        "loop": (lambda: loop(kit, arguments.size, arguments.loop, dense), looped),
+        "loop, factored": (lambda: loop(kit, arguments.size, arguments.loop), looped),
     }
-    report(measure(routes, arguments.rounds), n, arguments)
+    clock = time.process_time if arguments.threads == 1 else time.perf_counter
+    report(measure(routes, arguments.rounds, clock), n, arguments)
 
 
-def measure(routes: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Seconds per 1,000 records by route; the first round warms up and is not kept."""
+def signs(model: Any, size: int) -> Any:
+    """A dense Rademacher matrix (D, size)."""
+    import torch
+
+    from mmlib.tive.lora import find_layers
+
+    width = sum(layer.rank * sum(layer.widths) for layer in find_layers(model))
+    return torch.randint(0, 2, (width, size), generator=torch.Generator().manual_seed(0)).float() * 2 - 1
+
+
+def measure(routes: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[float]]:
+    """Seconds of the clock per 1,000 records by route; the first round warms up and is not kept."""
     kept: dict[str, list[float]] = {name: [] for name in routes}
     for number in range(rounds + 1):
         for name, (run, count) in routes.items():
-            started = time.perf_counter()
+            started = clock()
             run()
             if number:
-                kept[name].append(1000 * (time.perf_counter() - started) / count)
+                kept[name].append(1000 * (clock() - started) / count)
     return kept
 
 
@@ -173,13 +190,18 @@ def report(kept: dict[str, list[float]], records: int, arguments: Any) -> None:
     import torch
     import transformers
 
-    print(f"{_processor()}, {os.cpu_count()} cores, {arguments.threads} threads, torch {torch.__version__}, "
-          f"transformers {transformers.__version__}; {records} records, rank {arguments.rank}, "
-          f"k = {arguments.size}, {arguments.tokens} tokens a batch, {arguments.rounds} rounds")  # fmt: skip
-    print(f"{'route':24} {'s per 1,000':>12} {'x plain':>22} {'x plain, short':>22} {'loop / route':>22}")
+    clock = "processor time" if arguments.threads == 1 else "time passed"
+    print(f"{_processor()}, {os.cpu_count()} cores, {arguments.threads} threads ({clock})")
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}; {records} records, rank {arguments.rank}"
+    )
+    print(f"k = {arguments.size}, {arguments.tokens} tokens a batch, {arguments.rounds} rounds")
+    heads = ("x plain", "x plain, short", "loop /", "loop, factored /")
+    print(f"{'route':24} {'s per 1,000':>12} " + " ".join(f"{head:>18}" for head in heads))
     for name, seconds in kept.items():
-        cells = [_ratio(seconds, kept["plain"]), _ratio(seconds, kept["plain, short"]), _ratio(kept["loop"], seconds)]
-        print(f"{name:24} {statistics.median(seconds):12.3f} " + " ".join(f"{cell:>22}" for cell in cells))
+        pairs = [(seconds, kept[other]) for other in ("plain", "plain, short")]
+        pairs += [(kept[other], seconds) for other in ("loop", "loop, factored")]
+        print(f"{name:24} {statistics.median(seconds):12.3f} " + " ".join(f"{_ratio(*pair):>18}" for pair in pairs))
 
 
 def _ratio(above: list[float], below: list[float]) -> str:

@@ -91,10 +91,13 @@ def _run(process: Any) -> None:
 
 def line(made: dict[str, Any]) -> str:
     """Of one size."""
-    return (f"{made['rows']:7} rows, {made['bytes'] / 1e9:5.2f} GB: two passes {made['passes_cpu']:6.2f} s of processor "
-            f"({made['passes_wall']:6.2f} s passed), all {made['cpu']:6.2f} s ({made['wall']:6.2f} s); peak memory "
-            f"{made['peak_mib']:5.0f} MiB ({made['start_mib']:.0f} at the start); {made['selected']} selected; "
-            f"generated in {made['generate']:.1f} s")  # fmt: skip
+    return "; ".join((
+        f"{made['rows']:7} rows, {made['bytes'] / 1e9:5.2f} GB",
+        f"two passes {made['passes_cpu']:6.2f} s of processor ({made['passes_wall']:6.2f} s passed)",
+        f"all {made['cpu']:6.2f} s ({made['wall']:6.2f} s)",
+        f"peak memory {made['peak_mib']:5.0f} MiB ({made['start_mib']:.0f} at the start)",
+        f"{made['selected']} selected", f"generated in {made['generate']:.1f} s",
+    ))  # fmt: skip
 
 
 def main() -> None:

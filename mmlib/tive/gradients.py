@@ -1,9 +1,7 @@
 """One pass over samples: norm, projected gradient, loss and EL2N of each, in padded batches.
 
 The loss is the sum over samples of each one's own mean over answer tokens: a mean over the batch's tokens would weigh
-every sample by its share of them. Exactness beyond float rounding rests on two facts that the pass checks on its first
-samples and does without where they fail: with padding on the right a causal model needs no mask, and only the
-positions that predict an answer token need the output layer.
+every sample by its share of them. What cannot matter to the answers is left out of the forward pass (see `answers`).
 """
 
 from __future__ import annotations
@@ -12,16 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmlib.errors import UserError
+from mmlib.tive.answers import Positions, answer_logits, last_mlp_at, short_is_exact
 from mmlib.tive.lora import OUTSIDE, WITHIN, Layer, capture, find_layers
 from mmlib.tive.projection import Projection, draw_projection
-from mmlib.tive.samples import IGNORED, Batch, Features, Sample, buckets, check, collate, embed
+from mmlib.tive.samples import Batch, Features, Sample, buckets, check, collate
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
     from transformers import PreTrainedModel
 
-TOLERANCE = {True: 1e-4, False: 0.1}  # of losses, short against whole forward pass, by whether it is float32
 COLUMNS = ("norm", "loss", "el2n", "answers", "tokens")
 
 
@@ -69,12 +67,16 @@ def gradient_pass(
     if not samples:
         return Gradients(vectors, dict(zip(COLUMNS, table, strict=True)))
     collector = Collector(layers, projection)
-    with capture(model, layers, collector, projection and projection.rotations):
-        short = _short_is_exact(core_of(model), samples, features, pad)
+    core, watched = core_of(model), [layer.module for layer in layers]
+    with (
+        capture(model, layers, collector, projection and projection.rotations),
+        last_mlp_at(core, watched) as positions,
+    ):
+        short = short_is_exact(core, samples, features, pad, positions)
         for rows in buckets(samples, tokens):
             batch = collate(samples, rows, pad)
             collector.begin(len(rows))
-            table[1:, rows] = _forward_backward(core_of(model), batch, features, loss, short)
+            table[1:, rows] = _forward_backward(core, batch, features, loss, short, positions)
             table[0, rows], vectors[rows] = collector.norms(), collector.vectors()
     return Gradients(vectors, dict(zip(COLUMNS, table, strict=True)))
 
@@ -133,13 +135,13 @@ class Collector:
 
 
 def _forward_backward(
-    core: PreTrainedModel, batch: Batch, features: Features | None, loss: str, short: bool
+    core: PreTrainedModel, batch: Batch, features: Features | None, loss: str, short: bool, positions: Positions
 ) -> np.ndarray:
     """(4, N) mean loss, EL2N, answer tokens and tokens of the batch, after its backward pass."""
     import numpy as np
     import torch
 
-    logits, targets, owners = answer_logits(core, batch, features, short)  # (M, V), (M,), (M,)
+    logits, targets, owners = answer_logits(core, batch, features, short, positions)  # (M, V), (M,), (M,)
     counts = torch.bincount(owners, minlength=len(batch.rows))
     token_losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     weights = 1 / counts[owners] if loss == "mean" else torch.ones_like(token_losses)
@@ -153,41 +155,3 @@ def error_norms(logits: Tensor, targets: Tensor) -> Tensor:
     """(M,) L2 norm of softmax minus one-hot: EL2N of a token (arXiv:2107.07075)."""
     p = logits.softmax(-1)
     return (p.square().sum(-1) - 2 * p.gather(1, targets[:, None])[:, 0] + 1).clamp_min(0).sqrt()
-
-
-def answer_logits(
-    core: PreTrainedModel, batch: Batch, features: Features | None, short: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Float32 logits (M, V) that predict answer tokens, these tokens (M,), and the rows (M,) they belong to.
-
-    Args:
-        short: no mask, and the output layer only where an answer is predicted.
-    """
-    embeds = embed(core, batch, features)
-    labels = batch.labels[:, 1:].to(embeds.device)
-    owners, at = (labels != IGNORED).nonzero(as_tuple=True)
-    if short:
-        hidden = core.model(inputs_embeds=embeds, use_cache=False).last_hidden_state  # (N, T, D)
-        logits = core.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, owners * hidden.shape[1] + at))
-    else:
-        mask = batch.mask.to(embeds.device)
-        logits = core(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[owners, at]
-    return logits.float(), labels[owners, at], owners
-
-
-def _short_is_exact(core: PreTrainedModel, samples: list[Sample], features: Features | None, pad: int) -> bool:
-    """Whether the short forward pass gives the losses of the whole one, on the shortest and the longest sample."""
-    import torch
-
-    lengths = [len(sample.ids) for sample in samples]
-    ends = sorted({lengths.index(min(lengths)), lengths.index(max(lengths))})
-    batch, losses = collate(samples, ends, pad), []
-    with torch.no_grad():
-        for short in (True, False):
-            try:
-                logits, targets, _ = answer_logits(core, batch, features, short)
-            except (AttributeError, TypeError):  # a model without `.model` or `last_hidden_state`
-                return False
-            losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-    exact = next(core.parameters()).dtype == torch.float32
-    return torch.allclose(*losses, rtol=0, atol=TOLERANCE[exact])

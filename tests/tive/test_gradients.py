@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mmlib.errors import UserError
-from mmlib.tive import gradients, lora, projection
+from mmlib.tive import answers, gradients, lora, projection
 from mmlib.tive.gradients import gradient_pass
 from mmlib.tive.samples import IGNORED, Sample, buckets, collate, computed_features
 from tests.tive import models
@@ -75,7 +75,7 @@ def test_the_comparison_trips_on_planted_faults(monkeypatch):
         patch.setattr(torch, "bincount", lambda owners, minlength: torch.full((minlength,), len(owners)))
         assert found() > 0.1
     with monkeypatch.context() as patch:  # loss on questions too
-        patch.setattr(gradients, "IGNORED", -7)
+        patch.setattr(answers, "IGNORED", -7)
         patch.setattr(gradients, "collate", lambda s, r, p: _all_labelled(collate(s, r, p)))
         assert found() > 0.1
     rotated = lora._rotated
@@ -242,7 +242,7 @@ def test_no_gradient_of_a_weight_is_computed():
 
 
 def _forward_only(model, samples):
-    gradients._short_is_exact(gradients.core_of(model), samples, None, 0)
+    answers.short_is_exact(gradients.core_of(model), samples, None, 0, None)
 
 
 def test_the_model_is_left_as_it_was():
@@ -266,19 +266,45 @@ def test_the_same_bits_twice_and_in_any_company():
 
 
 def test_where_the_short_pass_is_not_exact_the_whole_one_is_taken(monkeypatch):
-    """A model whose output depends on the mask (here: on how much padding there is), as prefix models do."""
     model, samples, _ = kit("llama")
     core = model.get_base_model()
     wanted, _ = one_by_one(model, samples)
-    assert gradients._short_is_exact(core, samples, None, 0)
-    real = core.lm_head.forward
+    assert answers.short_is_exact(core, samples, None, 0, None)
     # Logits beyond the output layer (soft caps, scales) are what the short pass would miss.
     whole = type(core).forward
     monkeypatch.setattr(type(core), "forward", lambda self, *a, **k: _halved(whole(self, *a, **k)))
-    assert not gradients._short_is_exact(core, samples, None, 0)
+    assert not answers.short_is_exact(core, samples, None, 0, None)
     capped, _ = one_by_one(model, samples)
     assert error(gradient_pass(model, samples).vectors, capped) < 1e-4 < error(capped, wanted)
-    assert core.lm_head.forward == real
+
+
+def test_the_last_mlp_works_where_answers_are_predicted(monkeypatch):
+    model, samples, _ = kit("llama")
+    core, rows = model.get_base_model(), []
+    gate = core.model.layers[-1].mlp.gate_proj
+    gate.register_forward_hook(lambda module, inputs, output: rows.append(output[..., 0].numel()))
+    gradient_pass(model, samples, tokens=10_000)
+    assert rows[-1] == sum(label >= 0 for s in samples for label in s.labels)
+    assert "forward" not in core.model.layers[-1].mlp.__dict__
+    wanted, _ = one_by_one(model, samples)
+    # Planted fault: one position too late, which the comparison of losses sees, and then does without.
+    real = answers.Positions
+    monkeypatch.setattr(answers, "Positions", lambda: _late(real()))
+    assert error(gradient_pass(model, samples, tokens=10_000).vectors, wanted) < 1e-4
+    monkeypatch.setattr(gradients, "short_is_exact", lambda *_: True)
+    assert error(gradient_pass(model, samples, tokens=10_000).vectors, wanted) > 0.01
+
+
+def _late(positions):
+    class Late(type(positions)):
+        rows = property(
+            lambda self: self.kept, lambda self, rows: setattr(self, "kept", rows if rows is None else rows + 1)
+        )
+
+    positions.__class__ = Late
+    positions.__dict__.pop("rows", None)
+    positions.kept = None
+    return positions
 
 
 def _halved(out):
@@ -330,6 +356,34 @@ def test_mismatched_pictures_are_named():
     bad = [Sample("x", [1, models.IMAGE, 7, 8], [IGNORED, IGNORED, IGNORED, 8], "p0")]
     with pytest.raises(UserError, match="1 picture tokens in a batch whose pictures have 4 features"):
         gradient_pass(model, bad, features=features)
+
+
+def test_pool_records_through_the_world_s_own_model():
+    """Encoding, cached features and gradients together, against autograd with pictures through the tower."""
+    from mmlib.models import clip, llava
+    from mmlib.tive.samples import cached_features, encode_records
+    from mmlib.world import pool, vocabulary
+    from mmlib.world.scenes import draw_scenes
+
+    tokenizer = vocabulary.build_tokenizer()
+    core = llava.build_llava(clip.build_clip(tokenizer, 16, 2, 32, 0), tokenizer, {"width": 32, "layers": 2}, 0)
+    model = models.with_lora(core.eval(), rank=2)
+    records = pool.build(draw_scenes("train", 120, 0), 16, 0)
+    draw = np.random.default_rng(0)
+    images = {r.image: draw.integers(0, 256, (72, 72, 3), np.uint8) for r in records if r.image}
+    samples = encode_records(tokenizer, records, core.config.image_seq_length)
+    made = gradient_pass(model, samples, features=cached_features(core, images, batch=7), pad=tokenizer.pad_token_id)
+    weights = [w.weight.requires_grad_() for layer in lora.find_layers(model)
+               for w in (layer.module.lora_A["default"], layer.module.lora_B["default"])]  # fmt: skip
+    assert {r.dataset for r in records} == pool.LABELS and any(s.image is None for s in samples)
+    for sample, found in zip(samples, made.vectors, strict=True):
+        seen = {"pixel_values": clip.pixels(images[sample.image][None])} if sample.image else {}
+        labels = torch.tensor([sample.labels])
+        gradients_ = torch.autograd.grad(
+            model(input_ids=torch.tensor([sample.ids]), labels=labels, **seen).loss, weights
+        )
+        wanted = torch.cat([(g if i % 2 == 0 else g.T).flatten() for i, g in enumerate(gradients_)]).numpy()
+        assert error(found[None], wanted[None]) < 1e-4, sample.id
 
 
 def test_buckets_hold_everything_once_within_the_budget():
