@@ -2,17 +2,17 @@
 
 `python -m benchmarks.tive_gradients --help`.
 
-On the tiny LLaVA of the emoji world (random weights: they do not change the work) and records of its pool. Every round
-runs all routes one after the other; ratios are taken within a round, and their median over rounds is shown with the
-range. Routes, all on the same batches, LoRA on the attention of the language model:
+On the tiny LLaVA of the emoji world (random weights: they do not change the work) and records of its pool, LoRA on the
+attention of the language model. Every round runs all routes one after the other; ratios are taken within a round, and
+their median over rounds is shown with the range.
 
-* plain: forward and backward of the batch as transformers does it (pictures through the tower, mask, all logits);
-* plain, cached: the same with cached picture features;
-* plain, short: the same, also without mask and with logits only where an answer is predicted (the floor);
-* per sample: `gradient_pass` with norms and projection, everything included; and without a projection;
-* loop: one record at a time, the whole gradient made and multiplied by a dense matrix of random signs (k x D, kept in
-  memory), as the released code does; pictures cached;
-* loop, factored: the same loop with our projection.
+From pictures, everything included:
+* plain: batches as transformers does them (tower, mask, all logits), LoRA gradients summed over the batch;
+* per sample: features of every picture made once, then `gradient_pass` with norms and projection;
+* loop: one record at a time as the released code does, tower included, the whole gradient made and multiplied by a
+  dense matrix of random signs (D x k, kept in memory).
+With picture features at hand, and only what answers need computed (the floor is `plain, short`):
+* plain, short · per sample, short (projected) · whole, short (not projected) · loop, short (our factored projection).
 
 With one thread the clock is processor time, which a busy machine disturbs less; with more it is time passed.
 """
@@ -62,24 +62,28 @@ def build(records: int, rank: int, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plain(kit: dict[str, Any], tokens: int, route: str) -> None:
+def plain(kit: dict[str, Any], tokens: int, short: bool) -> None:
     """Forward and backward of all samples, LoRA gradients summed over the batch."""
+    from mmlib.tive.samples import buckets
+
+    for rows in buckets(kit["samples"], tokens):
+        _mean_losses(kit, rows, short).sum().backward()
+        kit["core"].zero_grad()
+
+
+def _mean_losses(kit: dict[str, Any], rows: list[int], short: bool) -> Any:
+    """(N,) of the samples `rows`."""
     import torch
 
     from mmlib.tive.answers import answer_logits
-    from mmlib.tive.samples import buckets, collate
+    from mmlib.tive.samples import collate
 
-    core = kit["core"]
-    for rows in buckets(kit["samples"], tokens):
-        batch = collate(kit["samples"], rows, kit["pad"])
-        if route == "plain":
-            logits, targets, owners = _as_transformers(core, batch, kit["images"])
-        else:
-            logits, targets, owners = answer_logits(core, batch, kit["features"], route == "short")
-        counts = torch.bincount(owners, minlength=len(rows))
-        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        (losses / counts[owners]).sum().backward()
-        core.zero_grad()
+    batch = collate(kit["samples"], rows, kit["pad"])
+    logits, targets, owners = (answer_logits(kit["core"], batch, kit["features"]) if short
+                               else _as_transformers(kit["core"], batch, kit["images"]))  # fmt: skip
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    counts = torch.bincount(owners, minlength=len(rows))
+    return torch.zeros(len(rows)).index_add(0, owners, losses / counts[owners])
 
 
 def _as_transformers(core: Any, batch: Any, images: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -98,18 +102,14 @@ def loop(kit: dict[str, Any], size: int, count: int, dense: Any = None) -> None:
     """One record, its whole gradient as one vector, its norm, its projection (by `dense`, (D, k), if given)."""
     import torch
 
-    from mmlib.tive.answers import answer_logits
     from mmlib.tive.lora import find_layers
     from mmlib.tive.projection import draw_projection
-    from mmlib.tive.samples import collate
 
     layers = find_layers(kit["model"])
     projection = draw_projection(layers, size, 0)
     weights = [w.weight for layer in layers for w in (layer.module.lora_A["default"], layer.module.lora_B["default"])]
     for row in range(0, len(kit["samples"]), max(1, len(kit["samples"]) // count)):
-        batch = collate(kit["samples"], [row], kit["pad"])
-        logits, targets, _ = answer_logits(kit["core"], batch, kit["features"], False)
-        gradients = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, targets), weights)
+        gradients = torch.autograd.grad(_mean_losses(kit, [row], dense is None)[0], weights)
         vector = torch.cat([g.flatten() for g in gradients])
         vector.norm()
         _ = vector @ dense if dense is not None else _project(vector, layers, projection)
@@ -130,8 +130,6 @@ def main() -> None:
     """Print seconds per 1,000 records and ratios, with the environment."""
     import torch
 
-    from mmlib.tive.gradients import gradient_pass
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
@@ -143,24 +141,34 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     kit = build(arguments.records, arguments.rank, 0)
-    tokens, n = arguments.tokens, len(kit["samples"])
-    common = {"features": kit["features"], "tokens": tokens, "pad": kit["pad"]}
-    looped = len(range(0, n, max(1, n // arguments.loop)))
-    dense = signs(kit["model"], arguments.size)
-    routes = {
-        "plain": (lambda: plain(kit, tokens, "plain"), n),
-        "plain, cached": (lambda: plain(kit, tokens, "cached"), n),
-        "plain, short": (lambda: plain(kit, tokens, "short"), n),
-        "per sample, projected": (
-            lambda: gradient_pass(kit["model"], kit["samples"], size=arguments.size, **common),
-            n,
-        ),
-        "per sample, whole": (lambda: gradient_pass(kit["model"], kit["samples"], **common), n),
-        "loop": (lambda: loop(kit, arguments.size, arguments.loop, dense), looped),
-        "loop, factored": (lambda: loop(kit, arguments.size, arguments.loop), looped),
-    }
+    few = {**kit, "samples": kit["samples"][:: max(1, len(kit["samples"]) // 20)]}
+    for run, _ in routes(few, arguments).values():  # warm up
+        run()
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
-    report(measure(routes, arguments.rounds, clock), n, arguments)
+    report(measure(routes(kit, arguments), arguments.rounds, clock), len(kit["samples"]), arguments)
+
+
+def routes(kit: dict[str, Any], arguments: Any) -> dict[str, tuple[Any, int]]:
+    """What is measured, and on how many records."""
+    from mmlib.tive.gradients import gradient_pass
+    from mmlib.tive.samples import cached_features
+
+    tokens, n, size = arguments.tokens, len(kit["samples"]), arguments.size
+    looped, dense = len(range(0, n, max(1, n // arguments.loop))), signs(kit["model"], size)
+
+    def passed(size: int | None, features: Any = None) -> None:
+        features = features or cached_features(kit["core"], kit["images"])
+        gradient_pass(kit["model"], kit["samples"], features=features, tokens=tokens, pad=kit["pad"], size=size)
+
+    return {
+        "plain": (lambda: plain(kit, tokens, False), n),
+        "per sample": (lambda: passed(size), n),
+        "loop": (lambda: loop(kit, size, arguments.loop, dense), looped),
+        "plain, short": (lambda: plain(kit, tokens, True), n),
+        "per sample, short": (lambda: passed(size, kit["features"]), n),
+        "whole, short": (lambda: passed(None, kit["features"]), n),
+        "loop, short": (lambda: loop(kit, size, arguments.loop), looped),
+    }
 
 
 def signs(model: Any, size: int) -> Any:
@@ -174,14 +182,13 @@ def signs(model: Any, size: int) -> Any:
 
 
 def measure(routes: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[float]]:
-    """Seconds of the clock per 1,000 records by route; the first round warms up and is not kept."""
+    """Seconds of the clock per 1,000 records by route, one number a round."""
     kept: dict[str, list[float]] = {name: [] for name in routes}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, (run, count) in routes.items():
             started = clock()
             run()
-            if number:
-                kept[name].append(1000 * (clock() - started) / count)
+            kept[name].append(1000 * (clock() - started) / count)
     return kept
 
 
@@ -196,11 +203,11 @@ def report(kept: dict[str, list[float]], records: int, arguments: Any) -> None:
         f"torch {torch.__version__}, transformers {transformers.__version__}; {records} records, rank {arguments.rank}"
     )
     print(f"k = {arguments.size}, {arguments.tokens} tokens a batch, {arguments.rounds} rounds")
-    heads = ("x plain", "x plain, short", "loop /", "loop, factored /")
+    heads = ("x plain", "x plain, short", "loop /", "loop, short /")
     print(f"{'route':24} {'s per 1,000':>12} " + " ".join(f"{head:>18}" for head in heads))
     for name, seconds in kept.items():
         pairs = [(seconds, kept[other]) for other in ("plain", "plain, short")]
-        pairs += [(kept[other], seconds) for other in ("loop", "loop, factored")]
+        pairs += [(kept[other], seconds) for other in ("loop", "loop, short")]
         print(f"{name:24} {statistics.median(seconds):12.3f} " + " ".join(f"{_ratio(*pair):>18}" for pair in pairs))
 
 
