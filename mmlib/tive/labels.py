@@ -92,3 +92,14 @@ def task_numbers(records: Iterable[Record]) -> tuple[np.ndarray, list[str]]:
         labels.append(record.dataset)
     names, numbers = np.unique(np.array(labels, dtype=str), return_inverse=True)
     return numbers.astype(np.int64), names.tolist()
+
+
+def answer_classes(records: Iterable[Record], words: int = 3) -> np.ndarray:
+    """Answers of each record as one lower-cased text, str (n,); `long` if one of them has more than `words` words."""
+    import numpy as np
+
+    classes = []
+    for record in records:
+        said = [turn.text.lower() for turn in record.turns[1::2]]
+        classes.append("long" if any(len(text.split()) > words for text in said) else " | ".join(said))
+    return np.array(classes, dtype=str)

@@ -75,11 +75,12 @@ def _layer(name: str, module: Any) -> Layer:
     adapter = active[0]
     a, b = module.lora_A[adapter], module.lora_B[adapter]
     dropout = getattr(module.lora_dropout[adapter], "p", 0.0)
+    types = {str(a.weight.dtype), str(getattr(module.base_layer, "weight", a.weight).dtype)}
     for wrong, what in (
         (adapter in getattr(module, "lora_variant", {}), "is a variant of LoRA (such as DoRA)"),
         (getattr(b, "bias", None) is not None or a.weight.ndim != 2, "is not made of two plain matrices"),
         (dropout > 0 and module.training, "drops out at random"),
-        (a.weight.element_size() < 4 and "bfloat16" not in str(a.weight.dtype), "is float16, which underflows"),
+        ("torch.float16" in types, "is float16, in which gradients underflow"),
     ):
         if wrong:
             raise UserError(f"LoRA layer {name} {what}", "use plain LoRA in eval mode, in float32 or bfloat16")

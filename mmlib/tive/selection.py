@@ -99,11 +99,16 @@ def over_all(tasks: np.ndarray, names: list[str], values: np.ndarray, budget: in
     return Selection(rows, report)
 
 
-def write(path: Path, records: list[Record], selection: Selection, facts: dict[str, Any]) -> dict[str, Any]:
+def write(
+    path: Path, records: list[Record], selection: Selection, facts: dict[str, Any],
+    sizes: dict[str, np.ndarray] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write the selected records as LLaVA JSON in selection order, and `<name>.manifest.json` beside it.
 
     Args:
         facts: what made the selection: seed, budget, q, rule, task values, fingerprints of pool and model.
+        sizes: by name, a number per record of the pool (tokens, answer tokens), to be summed over the selection: arms
+            of equal records may see very different numbers of tokens.
     Returns:
         The manifest: facts, counts, the report per task, and the hash of the selected file.
     """
@@ -115,6 +120,7 @@ def write(path: Path, records: list[Record], selection: Selection, facts: dict[s
     write_records(path, chosen)
     manifest = {
         **facts, "records": len(chosen), "unique": selection.unique, "tasks": selection.report,
+        "sums": {name: float(numbers[selection.rows].sum()) for name, numbers in (sizes or {}).items()},
         "images": len({record.image for record in chosen if record.image}), "sha256": store.sha256_file(path),
     }  # fmt: skip
     store.write_json(path.with_suffix(".manifest.json"), manifest)

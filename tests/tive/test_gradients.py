@@ -171,12 +171,12 @@ def test_inner_products_survive_within_theory():
     layers = lora.find_layers(kit("llama")[0])
     wanted, _ = one_by_one(kit("llama")[0], TEXT)
     units, k, errors = wanted / np.linalg.norm(wanted, axis=1)[:, None], 64, []
-    for seed in range(60):
+    for seed in range(30):
         matrix = projection.explicit(projection.draw_projection(layers, k, seed), layers).numpy()
         errors.append((units @ matrix.T @ matrix @ units.T - units @ units.T)[np.triu_indices(len(units), 1)])
     errors, matrices = np.array(errors), 2 * len(layers)
     bound = np.sqrt(1 / k + 2 / (k / 4 * matrices))
-    assert np.abs(errors.mean(0)).max() < 4 * bound / np.sqrt(60)
+    assert np.abs(errors.mean(0)).max() < 4 * bound / np.sqrt(30)
     assert 0.5 / np.sqrt(k) < errors.std() < 1.3 * bound
 
 
@@ -330,8 +330,9 @@ def test_layers_that_are_not_plain_lora_are_refused():
     assert lora.find_layers(dropping)
     with pytest.raises(UserError, match="drops out"):
         lora.find_layers(dropping.train())
-    with pytest.raises(UserError, match="float16"):
-        lora.find_layers(models.with_lora(models.llama()).half())
+    for half in (models.with_lora(models.llama()).half(), models.with_lora(models.llama().half())):
+        with pytest.raises(UserError, match="float16"):
+            lora.find_layers(half)
 
 
 def test_bfloat16_base_with_float32_adapters():

@@ -168,14 +168,23 @@ def test_the_selected_pool_and_its_manifest(tmp_path):
     tasks, names = labels.task_numbers(pool)
     assert names == ["gqa", "vqav2"] and tasks.tolist() == [0, 1] * 3
     chosen = selection.by_task(tasks, names, np.array([2, 5]), np.arange(6.0), 0, choose=sampling.top)
-    manifest = selection.write(tmp_path / "s.json", pool, chosen, {"seed": 0, "budget": 7})
+    manifest = selection.write(
+        tmp_path / "s.json", pool, chosen, {"seed": 0, "budget": 7}, {"tokens": np.arange(6) * 10}
+    )
     written = list(read_records(tmp_path / "s.json", Skips()))
     assert [r.id for r in written] == ["r4", "r2", "r1", "r3", "r5", "r5", "r3"] and written[0] == pool[4]
     assert manifest == read_json(tmp_path / "s.manifest.json")
+    assert manifest["sums"] == {"tokens": 230.0}
     assert manifest["unique"] == 5 and manifest["records"] == 7 and manifest["images"] == 4
     assert manifest["sha256"] == sha256_file(tmp_path / "s.json")
     with pytest.raises(UserError, match="row 5 of a pool of 3 records"):
         selection.write(tmp_path / "t.json", pool[:3], chosen, {})
+
+
+def test_answer_classes():
+    one, long = records(1)[0], Record("l", None, (Turn("human", "a"), Turn("gpt", "a dog and a cat are there")), "x")
+    two = Record("t", None, (*one.turns, Turn("human", "and ?"), Turn("gpt", "Yes")), "x")
+    assert labels.answer_classes([one, two, long]).tolist() == ["dog", "dog | yes", "long"]
 
 
 def test_a_record_without_dataset_is_named():
