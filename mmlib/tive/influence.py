@@ -20,23 +20,24 @@ ROWS = 2048  # in float32 at a time: 64 MiB at 8,192 numbers a row
 
 
 def influence(
-    folder: Path | str, tasks: np.ndarray, count: int, *, work: Path | str, stage: str, root: Path | None = None,
-    engine: str | None = None, workers: int | None = None,
+    folder: Path | str, tasks: np.ndarray, count: int, *, work: Path | str, stage: str, pool: str | None = None,
+    root: Path | None = None, engine: str | None = None, workers: int | None = None,
 ) -> np.ndarray:  # fmt: skip
     """v_i = ⟨ĝ_i, μ_t⟩ of every row of a datastore, float64 (n,).
 
     Args:
         tasks: int (n,) numbers below `count`, in pool order.
         work: folder for the tasks, sums and means of the passes (count x k float64 per shard).
+        pool: fingerprint of the pool that the tasks belong to; None: not compared.
         stage, root, engine, workers: as in `engine.shard_map`; finished shards of an interrupted run are kept there.
     Raises:
-        UserError: the tasks do not match the rows, or a shard is missing or of another run.
+        UserError: the tasks or the pool do not match the rows, or a shard is missing or of another run.
     """
     import numpy as np
 
     from mmlib.engine import shard_map
 
-    run = Datastore.open(folder).run
+    run = Datastore.open(folder, pool).run
     if len(tasks) != run.rows:
         raise UserError(f"{len(tasks)} task labels for the {run.rows} rows of {folder}", "use the pool of the store")
     work = Path(work)

@@ -79,8 +79,11 @@ def test_rows_of_another_pool_are_refused(tmp_path):
     filled(tmp_path)
     with pytest.raises(UserError, match="belong to pool pool-a, not to pool-b"):
         Datastore.open(tmp_path, "pool-b")
+    how = {"work": tmp_path / "w", "stage": "t", "root": tmp_path, "engine": "serial"}
+    with pytest.raises(UserError, match="belong to pool pool-a, not to pool-b"):
+        of_store(tmp_path, TASKS, 3, pool="pool-b", **how)
     with pytest.raises(UserError, match="22 task labels for the 23 rows"):
-        of_store(tmp_path, TASKS[:-1], 3, work=tmp_path / "w", stage="t", root=tmp_path, engine="serial")
+        of_store(tmp_path, TASKS[:-1], 3, pool="pool-a", **how)
 
 
 def test_shards_of_another_run_are_refused(tmp_path):
