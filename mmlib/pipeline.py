@@ -47,7 +47,8 @@ def study_stages(root: Path, study: str) -> list[str]:
     known = sorted({name.partition("-")[0] for name in names if "-" in name})
     if study not in known:
         raise UserError(f"unknown study `{study}`", f"choose one of: {', '.join(known)}")
-    return [name for name in names if name.startswith(f"{study}-")] + ["ledger"]
+    judged = ["ledger"] if (root / "claims" / f"{study}.yaml").is_file() else []  # the world itself claims nothing
+    return [name for name in names if name.startswith(f"{study}-")] + judged
 
 
 def repro(root: Path, targets: list[str]) -> None:
