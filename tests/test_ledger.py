@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from mmlib import config, ledger, store
+from mmlib import claims, config, ledger, stages, store
 from mmlib.errors import UserError
 from tests import claims_fixture as fixture
 
@@ -243,6 +244,27 @@ def test_the_readme_keeps_its_prose_and_shows_minutes_and_counts(committed):
         in text
     )
     assert "old" not in text
+
+
+# ---- the repository's own stage --------------------------------------------------------------------------------------
+
+
+def undeclared(root):
+    """Cards and evidence files that the `ledger` stage of dvc.yaml does not list: it would not run when they move."""
+    studies = claims.load_all(root)
+    needed = {f"claims/{study.study}.yaml" for study in studies}
+    needed |= {card.evidence for study in studies for card in study.claims if card.not_attempted is None}
+    return needed - set(stages.load(root)["ledger"].deps)
+
+
+def test_the_ledger_stage_depends_on_every_study_s_cards_and_evidence(root, monkeypatch):
+    assert not undeclared(root)
+    ledger_stage = stages.load(root)["ledger"]
+    for dep in ledger_stage.deps:
+        if dep.startswith("claims/") or "/evidence_" in dep:
+            fewer = dataclasses.replace(ledger_stage, deps=tuple(d for d in ledger_stage.deps if d != dep))
+            monkeypatch.setattr(stages, "load", lambda _, fewer=fewer: {"ledger": fewer})
+            assert undeclared(root) == {dep}
 
 
 # ---- with the real DVC ----------------------------------------------------------------------------------------------
