@@ -170,6 +170,28 @@ class World:
 
 
 @dataclass(frozen=True)
+class SurveyBytes:
+    """Stage `survey_llm-bytes`: decoders of bytes for the scaling law and the position schemes."""
+
+    widths: list[int]
+    layers: int
+    amounts: list[int]
+    schemes: list[str]
+    position_width: int
+    seeds: list[int]
+    batch: int
+    learning_rate: float
+    test_windows: int
+
+
+@dataclass(frozen=True)
+class SurveyLlm:
+    """The companion to the survey of large language models, one section per compute stage."""
+
+    bytes: SurveyBytes
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -177,6 +199,7 @@ class Params:
     lm: LanguageModel
     quantization: Quantization
     world: World
+    survey_llm: SurveyLlm
 
 
 def read_yaml(path: Path | str) -> Any:
