@@ -178,6 +178,7 @@ class SurveyBytes:
     amounts: list[int]
     schemes: list[str]
     position_width: int
+    position_bytes: int
     seeds: list[int]
     batch: int
     learning_rate: float

@@ -50,7 +50,7 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     source, test = scaling.byte_text(store.project_root())
     length = scaling.LENGTH
     model = Decoder(Shape(width=settings["position_width"], layers=settings["layers"], head=8, positions=scheme), seed)
-    data = scaling.windows(source, settings["amounts"][-1] // length, length, seed=seed + 1)
+    data = scaling.windows(source, settings["position_bytes"] // length, length, seed=seed + 1)
     options = {"batch": settings["batch"], "learning_rate": settings["learning_rate"], "seed": seed}
     scaling.train(model, data[:, :-1], data[:, 1:], **options)
     rows = scaling.windows(test, settings["test_windows"], FACTOR * length, seed=1)
