@@ -186,10 +186,24 @@ class SurveyBytes:
 
 
 @dataclass(frozen=True)
+class SurveyParity:
+    """Stage `survey_llm-parity`: chain of thought against the answer alone."""
+
+    width: int
+    steps: list[int]
+    vote_steps: int
+    seeds: list[int]
+    batch: int
+    learning_rate: float
+    items: int
+
+
+@dataclass(frozen=True)
 class SurveyLlm:
     """The companion to the survey of large language models, one section per compute stage."""
 
     bytes: SurveyBytes
+    parity: SurveyParity
 
 
 @dataclass(frozen=True)
