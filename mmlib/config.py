@@ -199,11 +199,33 @@ class SurveyParity:
 
 
 @dataclass(frozen=True)
+class SurveyFrozen:
+    """Stage `survey_llm-frozen`: decoding rules and demonstrations with SmolLM2."""
+
+    prompts: int
+    new: int
+    tasks: list[str]
+    items: int
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class SurveyRoofline:
+    """Stage `survey_llm-roofline`: cost of a token of a prompt, and of a generated one."""
+
+    length: int
+    batch: int
+    repeats: int
+
+
+@dataclass(frozen=True)
 class SurveyLlm:
     """The companion to the survey of large language models, one section per compute stage."""
 
     bytes: SurveyBytes
     parity: SurveyParity
+    frozen: SurveyFrozen
+    roofline: SurveyRoofline
 
 
 @dataclass(frozen=True)
