@@ -1,4 +1,4 @@
-"""Decoding rules against transformers' own, speculative sampling against its target, prompts, costs."""
+"""Decoding rules against transformers' own, speculative sampling against its target, prompts."""
 
 from __future__ import annotations
 
@@ -67,13 +67,6 @@ def test_prompts_show_other_demonstrations_per_seed_and_wrong_ones_on_demand():
     assert frozen.prompts(task, "4 shots, no instruction", 0).startswith("q0 -> a0\n")
     wrong = frozen.prompts(task, "4 shots, wrong answers", 0)
     assert wrong == "Do it.\nq0 -> a1\nq1 -> a2\nq2 -> a3\nq3 -> a0\n"
-
-
-def test_costs_are_measured_on_an_unchanged_cache(tiny_llama):
-    costs = frozen.token_costs(tiny_llama, length=16, batch=2, repeats=3)
-    assert {len(v) for v in costs.values()} == {3} and all(x > 0 for v in costs.values() for x in v)
-    made = frozen.cost_evidence(costs)
-    assert made["metrics"]["log10_ms"]["values"]["decode"]["-"][0] == pytest.approx(np.log10(costs["decode"][0]))
 
 
 def test_arms_without_chance_run_once():
