@@ -187,6 +187,65 @@ class World:
 
 
 @dataclass(frozen=True)
+class SurveyBytes:
+    """Stage `survey_llm-bytes`: decoders of bytes for the scaling law and the position schemes."""
+
+    widths: list[int]
+    layers: int
+    amounts: list[int]
+    schemes: list[str]
+    position_width: int
+    position_bytes: int
+    seeds: list[int]
+    batch: int
+    learning_rate: float
+    test_windows: int
+
+
+@dataclass(frozen=True)
+class SurveyParity:
+    """Stage `survey_llm-parity`: chain of thought against the answer alone."""
+
+    width: int
+    steps: list[int]
+    vote_steps: int
+    seeds: list[int]
+    batch: int
+    learning_rate: float
+    items: int
+
+
+@dataclass(frozen=True)
+class SurveyFrozen:
+    """Stage `survey_llm-frozen`: decoding rules and demonstrations with SmolLM2."""
+
+    prompts: int
+    new: int
+    tasks: list[str]
+    items: int
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class SurveyRoofline:
+    """Stage `survey_llm-roofline`: cost of a token of a prompt, and of a generated one."""
+
+    length: int
+    batch: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class SurveyLlm:
+    """The companion to the survey of large language models, one section per compute stage."""
+
+    bytes: SurveyBytes
+    parity: SurveyParity
+    frozen: SurveyFrozen
+    roofline: SurveyRoofline
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -194,6 +253,7 @@ class Params:
     lm: LanguageModel
     quantization: Quantization
     world: World
+    survey_llm: SurveyLlm
 
 
 def read_yaml(path: Path | str) -> Any:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mmlib import config, ledger, store
+from mmlib import claims, config, ledger, stages, store
 from mmlib.errors import UserError
 from tests import claims_fixture as fixture
 
@@ -243,6 +243,25 @@ def test_the_readme_keeps_its_prose_and_shows_minutes_and_counts(committed):
         in text
     )
     assert "old" not in text
+
+
+# ---- the repository's own stage --------------------------------------------------------------------------------------
+
+
+def needed(root):
+    """The cards and evidence files of every study: the `ledger` stage must run when one of them moves."""
+    studies = claims.load_all(root)
+    evidence = {card.evidence for study in studies for card in study.claims if card.not_attempted is None}
+    return evidence | {f"claims/{study.study}.yaml" for study in studies}
+
+
+def test_the_ledger_stage_depends_on_every_study_s_cards_and_evidence(root):
+    deps = set(stages.load(root)["ledger"].deps)
+    assert not needed(root) - deps
+
+
+def test_a_study_that_the_ledger_stage_forgot_is_noticed(project):
+    assert needed(project) == {"claims/demo.yaml", fixture.EVIDENCE}
 
 
 # ---- with the real DVC ----------------------------------------------------------------------------------------------

@@ -1,0 +1,207 @@
+"""Scaling laws (section 2.1 of the survey): the compute-optimal split, joint fits, and the runs they are fitted to.
+
+L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, eq. 10), N weights of the blocks, D training bytes,
+C = 6·N·D. Minimising L at fixed C gives N = G·(C/6)^a with **a = beta / (alpha + beta)** and D = (C/6)^b / G with
+b = alpha / (alpha + beta); the survey prints the two exponents the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmlib import store, text
+from mmlib.evidence import Evidence
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+    from mmlib.survey_llm.transformer import Decoder
+
+TEST_EVERY = 10  # one document in ten is held out
+LENGTH = 64  # bytes of a training window
+SIZES = tuple(10.0**power for power in np.arange(5, 15, 0.01))  # grid of N for the numeric optimum
+HUBER = 1e-3  # on residuals of log L, as Hoffmann et al. 2022, section D.2
+
+
+@dataclass(frozen=True)
+class Law:
+    """Coefficients of L(N, D); the defaults are Hoffmann et al. 2022, eq. 10."""
+
+    irreducible: float = 1.69
+    a: float = 406.4
+    b: float = 410.7
+    alpha: float = 0.34
+    beta: float = 0.28
+
+    def loss(self, parameters: ArrayLike, tokens: ArrayLike) -> np.ndarray:
+        """Nats per token."""
+        n, d = np.asarray(parameters, float), np.asarray(tokens, float)
+        return self.irreducible + self.a / n**self.alpha + self.b / d**self.beta
+
+    @property
+    def exponents(self) -> tuple[float, float]:
+        """(of N, of D) in the compute-optimal split, from the first-order condition alpha·A/N^alpha = beta·B/D^beta."""
+        total = self.alpha + self.beta
+        return self.beta / total, self.alpha / total
+
+    def optimum(self, compute: float, *, printed: bool = False) -> tuple[float, float]:
+        """(N, D) for a budget in FLOPs; `printed` swaps the exponents, as the survey's text does."""
+        scale = (self.alpha * self.a / (self.beta * self.b)) ** (1 / (self.alpha + self.beta))
+        of_n, of_d = self.exponents[::-1] if printed else self.exponents
+        return scale * (compute / 6) ** of_n, (compute / 6) ** of_d / scale
+
+    def numeric_optimum(self, compute: float) -> float:
+        """N by trying every size of a fine grid: nothing is derived here, so it can judge the formula."""
+        sizes = np.array(SIZES)
+        return float(sizes[self.loss(sizes, compute / (6 * sizes)).argmin()])
+
+
+def fit_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) -> Law:
+    """Least Huber loss on log L from several starts; all five coefficients are positive."""
+    from scipy.optimize import least_squares
+
+    n, d, target = (np.asarray(values, float) for values in (parameters, tokens, losses))
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        return np.log(np.exp(x[0]) + np.exp(x[1] - x[3] * np.log(n)) + np.exp(x[2] - x[4] * np.log(d))) - np.log(target)
+
+    starts = [(np.log(0.6 * target.min()), 12 * p, 12 * p, p, p) for p in (0.2, 0.4, 0.7)]
+    bounds = ([-5, -5, -5, 0.02, 0.02], [np.log(target.min()), 20, 20, 2, 2])
+    rough = min((least_squares(residuals, start, bounds=bounds) for start in starts), key=lambda fit: fit.cost)
+    final = least_squares(residuals, rough.x, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=200)
+    e, a, b, alpha, beta = final.x
+    return Law(float(np.exp(e)), float(np.exp(a)), float(np.exp(b)), float(alpha), float(beta))
+
+
+def compute_law(compute: ArrayLike, losses: ArrayLike, at: ArrayLike) -> np.ndarray:
+    """Loss at budgets `at` by a pure power law in C through the lower envelope: the simple rival of the joint fit."""
+    c, target = np.asarray(compute, float), np.asarray(losses, float)
+    order = np.argsort(c)
+    best = [i for i in order if target[i] <= target[c <= c[i]].min()]  # no cheaper run was better
+    slope, offset = np.polyfit(np.log(c[best]), np.log(target[best]), 1)
+    return np.exp(offset + slope * np.log(np.asarray(at, float)))
+
+
+# ---- bytes, training -------------------------------------------------------------------------------------------------
+
+
+def byte_text(root: Path, parts: tuple[str, ...] = ("calibration", "test")) -> tuple[np.ndarray, np.ndarray]:
+    """(training, held-out) bytes of the packaged docstrings. Held-out documents that repeat training lines are dropped:
+    methods inherit their documentation, which would reward memory.
+    """
+    documents = [document for part in parts for document in text.documents(root, part)]
+    order = np.random.default_rng(0).permutation(len(documents))
+    train = [documents[i] for i in order if i % TEST_EVERY]
+    seen = {line for document in train for line in _long_lines(document)}
+    test = [documents[i] for i in order if i % TEST_EVERY == 0]
+    fresh = [document for document in test if np.mean([line in seen for line in _long_lines(document)] or [1]) < 0.1]
+    return tuple(np.frombuffer("\n\n".join(part).encode(), np.uint8) for part in (train, fresh))
+
+
+def _long_lines(document: str) -> list[str]:
+    return [line for line in document.split("\n") if len(line) > 30]
+
+
+def windows(source: np.ndarray, count: int, length: int, seed: int) -> Tensor:
+    """(count, length + 1) int64 windows at places drawn from the seed."""
+    import torch
+
+    starts = np.random.default_rng(seed).integers(len(source) - length - 1, size=count)
+    return torch.from_numpy(source[starts[:, None] + np.arange(length + 1)].astype(np.int64))
+
+
+def train(model: Decoder, inputs: Tensor, labels: Tensor, *, batch: int, learning_rate: float, seed: int) -> None:
+    """One pass over rows of inputs and labels (R, T), in order."""
+    from mmlib.models.fit import fit
+
+    def collate(items: list[int]) -> dict[str, Tensor]:
+        return {"input_ids": inputs[items], "labels": labels[items]}
+
+    fit(model, collate, name="train", steps=len(inputs) // batch, batch=batch, learning_rate=learning_rate, seed=seed)
+
+
+def held_out_loss(model: Decoder, rows: Tensor, **options: float) -> np.ndarray:
+    """Mean nats per byte of each window (R,); `options` go to the model."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(rows[:, :-1], **options)["logits"]
+        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
+    return loss.mean(1).numpy()
+
+
+def run(shard: dict[str, Any]) -> dict[str, Any]:
+    """Train one size on every amount of data (a run of its own for each, with its own schedule): loss per amount."""
+    import torch
+
+    from mmlib.survey_llm.transformer import Decoder, Shape
+
+    torch.set_num_threads(1)
+    settings, seed = shard["settings"], shard["seed"]
+    source, test = byte_text(store.project_root())
+    rows = windows(test, settings["test_windows"], LENGTH, seed=0)
+    shape = Shape(width=shard["width"], layers=settings["layers"], head=8)
+    losses = []
+    for amount in settings["amounts"]:
+        model, data = Decoder(shape, seed), windows(source, amount // LENGTH, LENGTH, seed=seed + 1)
+        options = {"batch": settings["batch"], "learning_rate": settings["learning_rate"], "seed": seed}
+        train(model, data[:, :-1], data[:, 1:], **options)
+        losses.append(round(float(held_out_loss(model, rows).mean()), 5))
+    return {"width": shard["width"], "seed": seed, "n": shape.block_parameters, "losses": losses}
+
+
+def shards(widths: list[int], seeds: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """One shard per size and seed, the widest first."""
+    return [
+        {"name": f"w{width}/seed{seed}", "width": width, "seed": seed, "settings": settings}
+        for width in sorted(widths, reverse=True)
+        for seed in seeds
+    ]
+
+
+def table(results: list[dict[str, Any]], amounts: list[int]) -> dict[str, np.ndarray]:
+    """`n` and `d` (cells,), `loss` (S, cells), `held` (cells,): runs of at least a quarter of the largest budget but
+    for those with N or D below half of the largest, which no fit sees.
+    """
+    sizes, seeds = sorted({r["n"] for r in results}), sorted({r["seed"] for r in results})
+    found = {(r["n"], r["seed"]): r["losses"] for r in results}
+    n, d = np.repeat(sizes, len(amounts)), np.tile(amounts, len(sizes))
+    loss = np.array([[value for size in sizes for value in found[size, seed]] for seed in seeds])
+    held = (n >= sizes[-2]) & (d >= amounts[-2]) & (n * d > sizes[-2] * amounts[-2])
+    return {"n": n, "d": d, "loss": loss, "held": held}
+
+
+def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """Formula against grid search per budget; per seed a joint fit without the held-out cells, and what it predicts."""
+    evidence = Evidence("survey_llm", "survey_llm-bytes")
+    budgets = [10.0**power for power in range(18, 27)]
+    evidence.units("budget", [f"budget/1e{power}" for power in range(18, 27)], asked=len(budgets))
+    evidence.metric("log10_n", units="budget", higher_is_better=True, floor=None)
+    law = Law()
+    for arm, choose in {"grid": law.numeric_optimum, "corrected": lambda c: law.optimum(c)[0],
+                        "printed": lambda c: law.optimum(c, printed=True)[0]}.items():  # fmt: skip
+        evidence.add("log10_n", arm=arm, seed=None, values=[float(np.log10(choose(c))) for c in budgets])
+    _predictions(evidence, table(results, settings["amounts"]), settings["seeds"])
+    return evidence.as_dict()
+
+
+def _predictions(evidence: Evidence, cells: dict[str, np.ndarray], seeds: list[int]) -> None:
+    n, d, held = cells["n"], cells["d"], cells["held"]
+    evidence.units("fit", ["fit/joint"], asked=1)
+    evidence.units("cell", [f"cell/N={a}, D={b}" for a, b in zip(n[held], d[held], strict=True)], asked=3)
+    for name, unit in (("exponent", "fit"), ("loss", "cell"), ("error", "cell")):
+        evidence.metric(name, units=unit, higher_is_better=name == "exponent", floor=None)
+    for seed, loss in zip(seeds, cells["loss"], strict=True):
+        law = fit_law(n[~held], d[~held], loss[~held])
+        for arm, value in zip(("parameters", "data"), law.exponents, strict=True):
+            evidence.add("exponent", arm=arm, seed=seed, values=[value])
+        simple = compute_law((n * d)[~held], loss[~held], (n * d)[held])
+        for arm, predicted in (("joint law", law.loss(n[held], d[held])), ("compute law", simple)):
+            evidence.add("loss", arm=arm, seed=seed, values=[float(v) for v in predicted])
+            evidence.add("error", arm=arm, seed=seed, values=[float(v) for v in abs(predicted - loss[held])])
+        evidence.add("loss", arm="measured", seed=seed, values=[float(v) for v in loss[held]])

@@ -1,0 +1,84 @@
+"""Decoding rules against transformers' own, speculative sampling against its target, prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mmlib.quantization.abilities import Fact, Task
+from mmlib.survey_llm import frozen
+from mmlib.survey_llm.frozen import Rule
+
+
+@pytest.mark.parametrize("rule", [Rule(0.7), Rule(k=5), Rule(p=0.6), Rule(1.3, k=20, p=0.9)])
+def test_truncation_agrees_with_transformers(rule):
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = 3 * torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    expected = TemperatureLogitsWarper(rule.temperature)(None, logits)
+    if rule.k:
+        expected = TopKLogitsWarper(rule.k)(None, expected)
+    if rule.p < 1:
+        expected = TopPLogitsWarper(rule.p)(None, expected)
+    assert torch.allclose(frozen.truncated(logits, rule), expected.softmax(-1), atol=1e-6)
+
+
+def test_greedy_continuation_is_what_generate_gives(tiny_llama):
+    ids = torch.randint(0, 300, (3, 8))
+    tokens, nats = frozen.continue_text(tiny_llama, ids, 6, Rule(0.0), seed=0)
+    options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
+    expected = tiny_llama.generate(ids, max_new_tokens=6, min_new_tokens=6, **options)
+    assert torch.equal(tokens, expected[:, 8:])
+    assert torch.allclose(nats, frozen.surprise(tiny_llama, expected, 6), atol=1e-4)
+
+
+def test_samples_follow_the_seed(tiny_llama):
+    ids = torch.randint(0, 300, (2, 8))
+    one, again, other = (frozen.continue_text(tiny_llama, ids, 12, Rule(), seed=s)[0] for s in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_repetition_and_distinct_bigrams():
+    assert frozen.repeated([1, 2] * 10) == pytest.approx(1 - 2 / 17) and frozen.repeated(list(range(20))) == 0
+    assert frozen.distinct([1, 2] * 10) == pytest.approx(2 / 19) and frozen.distinct(list(range(20))) == 1
+
+
+def test_speculative_sampling_keeps_the_target_and_a_careless_one_does_not():
+    """Chi-square against the target; accepting every draft is the planted fault."""
+    from scipy.stats import chisquare
+
+    rng = np.random.default_rng(0)
+    target, draft = rng.dirichlet(np.ones(8)), rng.dirichlet(np.ones(8))
+    draws = [frozen.speculate(target, draft, rng) for _ in range(5000)]
+    counts = np.bincount([token for token, _ in draws], minlength=8)
+    assert chisquare(counts, 5000 * target).pvalue > 0.01
+    kept = np.mean([kept for _, kept in draws])
+    assert kept == pytest.approx(np.minimum(target, draft).sum(), abs=0.03), "acceptance is 1 - total variation"
+    careless = np.bincount(rng.choice(8, 5000, p=draft), minlength=8)
+    assert chisquare(careless, 5000 * target).pvalue < 1e-6
+
+
+def test_prompts_show_other_demonstrations_per_seed_and_wrong_ones_on_demand():
+    facts = tuple(Fact(f"q{i}", f"a{i}") for i in range(8))
+    task = Task("t", "Do it.", facts, (Fact("x", "y"),), 1, 0)
+    assert frozen.prompts(task, "0 shots", 0) == "Do it.\n"
+    assert frozen.prompts(task, "1 shot", 1) == "Do it.\nq4 -> a4\n"
+    assert frozen.prompts(task, "4 shots, no instruction", 0).startswith("q0 -> a0\n")
+    wrong = frozen.prompts(task, "4 shots, wrong answers", 0)
+    assert wrong == "Do it.\nq0 -> a1\nq1 -> a2\nq2 -> a3\nq3 -> a0\n"
+
+
+def test_arms_without_chance_run_once():
+    settings = {"seeds": [0, 1, 2]}
+    names = [shard["name"] for shard in frozen.shards(settings)]
+    assert len(names) == len(set(names)) == len(frozen.RULES) + 2 + 1 + 4 * 3
+
+
+def test_repeats_of_decoding_are_told_apart(tiny_llama):
+    windows = torch.randint(0, 300, (2, frozen.PROMPT + 8), generator=torch.Generator().manual_seed(0))
+    sampled = frozen.decoding(tiny_llama, windows, "temperature 1", repeats=3)
+    assert len(sampled) == 3 and len(sampled[0]["surprise"]) == 2 and sampled[0] != sampled[1]
+    (text_itself,) = frozen.decoding(tiny_llama, windows, frozen.HUMAN, repeats=3)
+    expected = frozen.surprise(tiny_llama, windows, 8).mean(1).tolist()
+    assert text_itself["surprise"] == pytest.approx(expected, abs=1e-5)
