@@ -17,7 +17,7 @@ from mmlib.formats.llava import IMAGE_MARK, Record, Turn
 from mmlib.models.clip import epochs, pixels
 from mmlib.models.fit import fit
 from mmlib.models.llava import IGNORED, encode_turns, pad_batch, patches
-from mmlib.models.optimizer import build_optimizer
+from mmlib.models.optimizer import build_muon
 from mmlib.world import language
 from mmlib.world.nouns import CELLS, COLOURS, SIGNS, SIZES, by_name, load_nouns
 from mmlib.world.render import Renderer
@@ -62,7 +62,7 @@ def align_projector(
     groups = [words[tokenizer.convert_tokens_to_ids(list(group))] for group in GROUPS]  # (W, D) each
     seen, targets = patches(model, images), _targets(scenes)  # (N, 9, D), (N, 9, 4)
     steps, batch = settings["align_steps"], settings["align_batch"]
-    optimizer = build_optimizer(projector, settings["align_learning_rate"], settings["align_muon_learning_rate"], 0.0)
+    optimizer = build_muon(projector, settings["align_learning_rate"], settings["align_muon_learning_rate"], 0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order, losses = epochs(len(scenes), steps * batch, seed), []
     for step in range(steps):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlib.models.optimizer import build_optimizer
+from mmlib.models.optimizer import BETAS, build_muon
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,14 @@ def fit(
     folder = scratch or Path("unused")
     arguments = TrainingArguments(
         str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=learning_rate, seed=seed,
-        lr_scheduler_type="cosine", warmup_steps=round(warmup * steps), max_grad_norm=1.0,
+        lr_scheduler_type="cosine", warmup_steps=round(warmup * steps), adam_beta2=BETAS[1],
+        weight_decay=weight_decay, max_grad_norm=1.0,
         save_strategy="steps" if scratch else "no", save_steps=save_every, save_total_limit=1,
         logging_steps=min(LOG_EVERY, steps), report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
         remove_unused_columns=False, label_names=["labels"],
     )  # fmt: skip
-    optimizer = build_optimizer(model, learning_rate, muon_learning_rate, weight_decay)
+    # None: Trainer's own AdamW, which spares norms and biases from weight decay.
+    optimizer = build_muon(model, learning_rate, muon_learning_rate, weight_decay) if muon_learning_rate else None
     trainer = _trainer_class()(model, arguments, train_dataset=range(steps * batch), data_collator=collate,
                                optimizers=(optimizer, None))  # fmt: skip
     trainer.remove_callback(PrinterCallback)

@@ -10,30 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
     from torch.optim import Optimizer
-    from transformers import PreTrainedModel
 
 BETAS = (0.9, 0.98)
 OUTSIDE = ("embed", "lm_head", "logit_scale")  # embeddings, heads and scalars are AdamW's
 
 
-def split_parameters(model: PreTrainedModel) -> tuple[list[Parameter], list[Parameter]]:
+def split_parameters(model: Module) -> tuple[list[Parameter], list[Parameter]]:
     """Trainable weights: (matrices of hidden layers, all others)."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     hidden = {name for name, weight in trained if weight.ndim == 2 and not any(word in name for word in OUTSIDE)}
     return [w for name, w in trained if name in hidden], [w for name, w in trained if name not in hidden]
 
 
-def build_optimizer(
-    model: PreTrainedModel, learning_rate: float, muon_learning_rate: float, weight_decay: float
-) -> Optimizer:
-    """AdamW, or with a `muon_learning_rate` above 0 Muon for the matrices of hidden layers and AdamW for the rest."""
-    from torch.optim import AdamW
-
-    if muon_learning_rate == 0:
-        weights = [weight for part in split_parameters(model) for weight in part]
-        return AdamW(weights, learning_rate, betas=BETAS, weight_decay=weight_decay)
+def build_muon(model: Module, learning_rate: float, muon_learning_rate: float, weight_decay: float) -> Optimizer:
+    """Muon for the matrices of hidden layers, AdamW for the rest of what is trained."""
     return _joint_class()(*split_parameters(model), learning_rate, muon_learning_rate, weight_decay)
 
 

@@ -117,7 +117,7 @@ def test_the_tower_is_the_clip_s_and_stays_frozen(renderer):
 
 def test_the_projector_learns_what_is_in_a_cell(renderer):
     model, images = small_llava(), renderer.render_all(SCENES)
-    settings = {"align_steps": 1, "align_batch": 8, "align_learning_rate": 0.01, "align_muon_learning_rate": 0.0}
+    settings = {"align_steps": 1, "align_batch": 8, "align_learning_rate": 0.01, "align_muon_learning_rate": 0.01}
     first = align.align_projector(model, TOKENIZER, SCENES, images, settings, 0)
     assert align.align_projector(model, TOKENIZER, SCENES, images, {**settings, "align_steps": 60}, 0) < 0.8 * first
     assert align.cell_words(SCENES[0], SCENES[0].objects[0].cell)[1] == SCENES[0].objects[0].noun
