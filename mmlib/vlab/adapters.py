@@ -205,10 +205,10 @@ class VideoEncoder(nn.Module):
 
     def _block(self, number: int, layer: nn.Module, x: Tensor) -> Tensor:
         before, between = f"attention{number}", f"mlp{number}"
-        adapter = self.adapters[before] if before in self.adapters else None
-        if isinstance(adapter, Aim):
-            return adapter(x, layer)
-        x = adapter(x) if adapter else x
+        if before in self.adapters:
+            if isinstance(self.adapters[before], Aim):
+                return self.adapters[before](x, layer)
+            x = self.adapters[before](x)
         b, t, n, d = x.shape
         x = x + _attend(layer, x.reshape(b * t, n, d)).view(b, t, n, d)
         x = self.adapters[between](x) if between in self.adapters else x

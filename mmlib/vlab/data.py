@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mmlib.errors import UserError
+from mmlib.vlab.frames import segments
 from mmlib.world.clips import ANSWERS, Clip, draw_clips, partner, render_clip
 from mmlib.world.nouns import load_nouns
 from mmlib.world.render import Renderer
@@ -49,16 +50,16 @@ def draw_pairs(split: str, count: int, nouns: int, seed: int) -> Pairs:
         raise UserError(f"unknown split `{split}`", f"choose from: {', '.join(SPLITS)}")
     if not MODULUS <= nouns <= len(load_nouns()):
         raise UserError(f"{nouns} nouns", f"choose {MODULUS} to {len(load_nouns())}")
-    number = {noun.noun: i for i, noun in enumerate(load_nouns())}
+    names = [noun.noun for noun in load_nouns()]
+    number = {name: i for i, name in enumerate(names)}
     found: list[Clip] = []
     wanted = {kind: count // len(ANSWERS) + (i < count % len(ANSWERS)) for i, kind in enumerate(ANSWERS)}
     for clip in draw_clips(20 * count + 600, SPLITS.index(split) + len(SPLITS) * seed):
         first, second = number[clip.first] % nouns, number[clip.second] % nouns
-        if (first + list(ANSWERS).index(clip.kind)) % MODULUS in RESIDUES[split] and first != second:
-            if wanted[clip.kind]:
-                wanted[clip.kind] -= 1
-                names = [noun.noun for noun in load_nouns()]
-                found.append(replace(clip, first=names[first], second=names[second]))
+        fits = (first + list(ANSWERS).index(clip.kind)) % MODULUS in RESIDUES[split] and first != second
+        if fits and wanted[clip.kind]:
+            wanted[clip.kind] -= 1
+            found.append(replace(clip, first=names[first], second=names[second]))
     if len(found) < count:
         raise UserError(f"only {len(found)} of {count} {split} clips", "ask for fewer")
     return Pairs(found)
@@ -69,19 +70,6 @@ def render_pairs(renderer: Renderer, pairs: Pairs) -> np.ndarray:
     import numpy as np
 
     return np.stack([render_clip(renderer, clip) for clip in pairs.clips])
-
-
-def sample_frames(count: int, available: int) -> list[int]:
-    """Middle frame of each of `count` equal segments (the group's test rule); the last one repeats if too few.
-
-    Args:
-        available: frames of the clip.
-    """
-    if count < 1 or available < 1:
-        raise UserError(f"{count} frames of a clip of {available}", "ask for at least one frame of a clip that has one")
-    if count > available:
-        return [*range(available), *[available - 1] * (count - available)]
-    return [int((i + 0.5) * available / count) for i in range(count)]
 
 
 def take(features: Tensor, items: list[int], order: str = "forward", frames: int | None = None) -> Tensor:
@@ -104,4 +92,4 @@ def take(features: Tensor, items: list[int], order: str = "forward", frames: int
         rows = torch.gather(rows, 1, where[:, :, None, None].expand_as(rows))
     elif order != "forward":
         raise UserError(f"unknown order of frames `{order}`", "choose forward, reversed or shuffled")
-    return rows[:, sample_frames(frames, rows.shape[1])] if frames else rows
+    return rows[:, segments(frames, rows.shape[1])] if frames else rows

@@ -40,7 +40,12 @@ CAPTIONS = {
     ),
     True: ("the {things} on {ground} {does}", "on {ground} : a {things} {does}"),
 }
-STILLS = ("a {things} on {ground}", "on {ground} a {things}", "the {things} , all on {ground}", "{ground} : the {things}")  # fmt: skip
+STILLS = (
+    "a {things} on {ground}",
+    "on {ground} a {things}",
+    "the {things} , all on {ground}",
+    "{ground} : the {things}",
+)
 PROMPTS = {"caption": "describe the video", "masked": "fill the masks of the video"}
 
 
@@ -57,15 +62,46 @@ class Template:
 ONE_THING = ("across", "along", "turn", "size")
 QUESTIONS = {
     "what": Template("static", ONE_THING, ("what is it ?", "which thing is it ?", "what thing is it ?"), "{first}"),
-    "ground": Template("static", tuple(ANSWERS), ("what is it on ?", "what is all on ?", "which ground is it on ?"), "{ground}"),
-    "way": Template("motion", ("across", "along"), ("which way does it move ?", "it goes which way ?", "which way does it go ?"), "{answer}"),
-    "turn": Template("motion", ("turn",), ("which way does it turn ?", "it spins which way ?", "which way does it spin ?"), "{answer}"),
-    "size": Template("motion", ("size",), ("what does the size do ?", "how does it change ?", "how does the size change ?"), "{answer}"),
-    "distance": Template("motion", ("distance",), ("what do they do ?", "how do the things move ?", "what do the things do ?"), "{answer}"),
-    "does": Template("joint", ONE_THING, ("what does what ?", "which thing does which way ?", "which thing does what ?"), "{first} {answer}"),
-    "first": Template("joint", ("order",), ("what comes first ?", "which thing is first ?", "which thing comes first ?"), "{early}"),
-    "last": Template("joint", ("order",), ("what comes last ?", "which thing is last ?", "which thing comes last ?"), "{late}"),
-}  # fmt: skip
+    "ground": Template(
+        "static", tuple(ANSWERS), ("what is it on ?", "what is all on ?", "which ground is it on ?"), "{ground}"
+    ),
+    "way": Template(
+        "motion",
+        ("across", "along"),
+        ("which way does it move ?", "it goes which way ?", "which way does it go ?"),
+        "{answer}",
+    ),
+    "turn": Template(
+        "motion",
+        ("turn",),
+        ("which way does it turn ?", "it spins which way ?", "which way does it spin ?"),
+        "{answer}",
+    ),
+    "size": Template(
+        "motion",
+        ("size",),
+        ("what does the size do ?", "how does it change ?", "how does the size change ?"),
+        "{answer}",
+    ),
+    "distance": Template(
+        "motion",
+        ("distance",),
+        ("what do they do ?", "how do the things move ?", "what do the things do ?"),
+        "{answer}",
+    ),
+    "does": Template(
+        "joint",
+        ONE_THING,
+        ("what does what ?", "which thing does which way ?", "which thing does what ?"),
+        "{first} {answer}",
+    ),
+    "first": Template(
+        "joint", ("order",), ("what comes first ?", "which thing is first ?", "which thing comes first ?"), "{early}"
+    ),
+    "last": Template(
+        "joint", ("order",), ("what comes last ?", "which thing is last ?", "which thing comes last ?"), "{late}"
+    ),
+}
 
 
 def _fields(clip: Clip) -> dict[str, str]:
@@ -79,9 +115,7 @@ def captions(clip: Clip, held_out: bool = False) -> list[str]:
     """Every caption of a clip in the wordings of training, or in those of tests."""
     fields = _fields(clip)
     does = DOES[clip.kind][0].format(**fields), DOES[clip.kind][1].format(**fields)
-    return [
-        pattern.format(does=does[number % 2], **fields) for number, pattern in enumerate(CAPTIONS[held_out])
-    ]
+    return [pattern.format(does=does[number % 2], **fields) for number, pattern in enumerate(CAPTIONS[held_out])]
 
 
 def still_captions(clip: Clip, frame: int) -> list[str]:

@@ -138,7 +138,7 @@ class MultimodalEncoder(nn.Module):
         Args:
             text: ids (B, Q, n); prompt: ids (B, Q, m); causal: bool (B, Q).
         """
-        b, q, n = text.shape
+        n = text.shape[-1]
         mask = sequence_mask((text != pad).flatten(0, 1), (prompt != pad).flatten(0, 1), causal.flatten())
         h = self.norm(torch.cat([self._embed(text, 0), self._embed(prompt, 1)], 2))
         for layer in self.layers:

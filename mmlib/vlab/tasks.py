@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,8 +15,6 @@ from mmlib.vlab.clip_base import LENGTH
 from mmlib.vlab.data import Pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from mmlib.vlab.batches import Sequences
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 BATCH = 100
 ANSWER_TOKENS, CAPTION_TOKENS = 3, 16
 # What `training.seer` makes: items of `Pairs` -> name of a branch -> tokens of its encoder.
-See = "Callable[[list[int]], dict[str, Tensor]]"
+See = Callable[[list[int]], dict[str, torch.Tensor]]
 
 
 def test_questions(pairs: Pairs, family: str, wording: int = 2) -> list[tuple[int, str, str, str]]:

@@ -45,7 +45,7 @@ class Pace(nn.Module):
 
 @contextmanager
 def paces(ratios: dict[nn.Module, float]) -> Iterator[None]:
-    """Within: the trainable parameters of each module learn at `ratio` times the learning rate; names come back after."""
+    """Within: the trainable parameters of each module learn at `ratio` times the learning rate; names stay."""
     paced: list[tuple[nn.Module, str]] = []
     for top, ratio in ratios.items():
         for module in [*top.modules()]:

@@ -92,14 +92,6 @@ def test_partners_are_flips(renderer, pairs, images):
         assert sorted(f.sum().item() for f in shuffled.int()) == sorted(f.sum().item() for f in frames.int())
 
 
-@pytest.mark.parametrize(
-    ("count", "available", "frames"),
-    [(1, 8, [4]), (2, 8, [2, 6]), (4, 8, [1, 3, 5, 7]), (8, 8, list(range(8))), (5, 3, [0, 1, 2, 2, 2]), (3, 10, [1, 5, 8])],
-)  # fmt: skip
-def test_the_middle_of_each_segment(count, available, frames):
-    assert data.sample_frames(count, available) == frames
-
-
 def test_bad_requests_are_named(pairs):
     import torch
 
@@ -109,5 +101,3 @@ def test_bad_requests_are_named(pairs):
         draw_pairs("train", 4, 4, 0)
     with pytest.raises(UserError, match="unknown order of frames `sorted`"):
         data.take(torch.zeros(1, 8, 2, 2), [0], "sorted")
-    with pytest.raises(UserError, match="0 frames"):
-        data.sample_frames(0, 8)

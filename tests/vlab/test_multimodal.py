@@ -151,9 +151,7 @@ def test_similarity_of_two_branches_is_the_weighted_sum_of_single_ones(small_cli
             net.share.data.fill_(share)
             single[name] = net.similarity(seen, ids, mask)
         net.share.data.fill_(0.3)
-        torch.testing.assert_close(
-            net.similarity(seen, ids, mask), 0.3 * single["video"] + 0.7 * single["image"]
-        )
+        torch.testing.assert_close(net.similarity(seen, ids, mask), 0.3 * single["video"] + 0.7 * single["image"])
 
 
 def test_contrastive_loss_is_transformers_own(small_clip):
@@ -168,7 +166,8 @@ def test_word_loss_is_a_weighted_mean_of_sequence_means():
     logits, labels = torch.randn(2, 2, 4, 9), torch.full((2, 2, 4), -100)
     labels[0, 0, 1:3], labels[0, 1, 2], labels[1, 0, 0] = torch.tensor([3, 4]), 5, 6
     weight = torch.tensor([[0.5, 0.25], [0.25, 7.0]])
-    each = [functional.cross_entropy(logits[b, q], labels[b, q], ignore_index=-100) for b, q in ((0, 0), (0, 1), (1, 0))]
+    asked = ((0, 0), (0, 1), (1, 0))
+    each = [functional.cross_entropy(logits[b, q], labels[b, q], ignore_index=-100) for b, q in asked]
     wanted = 0.5 * each[0] + 0.25 * each[1] + 0.25 * each[2]  # nothing is asked in the last sequence: no NaN
     torch.testing.assert_close(word_loss(logits, labels, weight), wanted)
 
