@@ -98,3 +98,12 @@ def lower_features(model: CLIPModel, clips: np.ndarray, blocks: int, batch: int 
                 x = layer(x, None)
         parts.append(x.view(len(part), part.shape[1], *x.shape[1:]).clone())
     return torch.cat(parts)
+
+
+def image_tokens(model: CLIPModel, clips: np.ndarray) -> Tensor:
+    """The plain image encoder frame by frame, its last LayerNorm on all tokens: (clips, T, N + 1, D)."""
+    import torch
+
+    with torch.inference_mode():
+        tokens = lower_features(model, clips, len(model.vision_model.encoder.layers))
+        return model.vision_model.post_layernorm(tokens).clone()

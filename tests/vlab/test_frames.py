@@ -16,7 +16,7 @@ from mmlib.vlab.frames import read_videos, segments
 
 @pytest.mark.parametrize(
     ("count", "available", "numbers"),
-    [(1, 8, [4]), (2, 8, [2, 6]), (4, 8, [1, 3, 5, 7]), (8, 8, [*range(8)]), (5, 3, [0, 1, 2, 2, 2]), (3, 10, [1, 5, 8])],
+    [(1, 8, [4]), (2, 8, [2, 6]), (4, 8, [1, 3, 5, 7]), (8, 8, [*range(8)]), (5, 3, [0, 1, 2, 2, 2])],
 )  # fmt: skip
 def test_the_middle_of_each_segment_and_the_last_frame_again(count, available, numbers):
     assert segments(count, available) == numbers
