@@ -2,7 +2,8 @@
 
 STATIC can be answered from one frame, MOTION only from the order of frames; JOINT wants a name and a motion in one
 answer ("dog left"), or the name of what comes first. Within a question, a clip and its reversed partner have opposite
-answers, so whoever ignores order is right in one of the two. Tests ask in wordings that training never used.
+answers, so whoever ignores order is right in one of the two. Tests ask in wordings that training never used: a new
+combination of an opening and a wording, both of which training did use.
 """
 
 from __future__ import annotations
@@ -51,56 +52,28 @@ PROMPTS = {"caption": "describe the video", "masked": "fill the masks of the vid
 
 @dataclass(frozen=True)
 class Template:
-    """A kind of question: its family, the motions it can be asked about, and wordings (last one: tests only)."""
+    """A kind of question: its family, the motions it can be asked about, two wordings, and the answer."""
 
     family: str
     kinds: tuple[str, ...]
-    wordings: tuple[str, str, str]
+    wordings: tuple[str, str]
     answer: str
 
 
 ONE_THING = ("across", "along", "turn", "size")
+# A question is an opening and a wording. Training meets each of both, but not all six combinations.
+OPENINGS = ("", "say", "in the video :")
+WORDINGS = {False: ((0, 0), (0, 1), (1, 0), (2, 1)), True: ((1, 1), (2, 0))}
 QUESTIONS = {
-    "what": Template("static", ONE_THING, ("what is it ?", "which thing is it ?", "what thing is it ?"), "{first}"),
-    "ground": Template(
-        "static", tuple(ANSWERS), ("what is it on ?", "what is all on ?", "which ground is it on ?"), "{ground}"
-    ),
-    "way": Template(
-        "motion",
-        ("across", "along"),
-        ("which way does it move ?", "it goes which way ?", "which way does it go ?"),
-        "{answer}",
-    ),
-    "turn": Template(
-        "motion",
-        ("turn",),
-        ("which way does it turn ?", "it spins which way ?", "which way does it spin ?"),
-        "{answer}",
-    ),
-    "size": Template(
-        "motion",
-        ("size",),
-        ("what does the size do ?", "how does it change ?", "how does the size change ?"),
-        "{answer}",
-    ),
-    "distance": Template(
-        "motion",
-        ("distance",),
-        ("what do they do ?", "how do the things move ?", "what do the things do ?"),
-        "{answer}",
-    ),
-    "does": Template(
-        "joint",
-        ONE_THING,
-        ("what does what ?", "which thing does which way ?", "which thing does what ?"),
-        "{first} {answer}",
-    ),
-    "first": Template(
-        "joint", ("order",), ("what comes first ?", "which thing is first ?", "which thing comes first ?"), "{early}"
-    ),
-    "last": Template(
-        "joint", ("order",), ("what comes last ?", "which thing is last ?", "which thing comes last ?"), "{late}"
-    ),
+    "what": Template("static", ONE_THING, ("what is it ?", "which thing is it ?"), "{first}"),
+    "ground": Template("static", tuple(ANSWERS), ("what is it on ?", "on which ground is all ?"), "{ground}"),
+    "way": Template("motion", ("across", "along"), ("which way does it move ?", "where does it go ?"), "{answer}"),
+    "turn": Template("motion", ("turn",), ("which way does it turn ?", "how does it spin ?"), "{answer}"),
+    "size": Template("motion", ("size",), ("what does the size do ?", "how does it change ?"), "{answer}"),
+    "distance": Template("motion", ("distance",), ("what do they do ?", "how do the things move ?"), "{answer}"),
+    "does": Template("joint", ONE_THING, ("what does what ?", "which thing does which way ?"), "{first} {answer}"),
+    "first": Template("joint", ("order",), ("what comes first ?", "which thing is first ?"), "{early}"),
+    "last": Template("joint", ("order",), ("what comes last ?", "which thing is last ?"), "{late}"),
 }
 
 
@@ -133,10 +106,12 @@ def templates(clip: Clip, family: str) -> list[str]:
     return [name for name, template in QUESTIONS.items() if template.family == family and clip.kind in template.kinds]
 
 
-def ask(clip: Clip, name: str, wording: int) -> tuple[str, str]:
-    """(question, answer); wording 2 is held out."""
+def ask(clip: Clip, name: str, number: int, held_out: bool = False) -> tuple[str, str]:
+    """(question, answer); `number` counts the combinations of training, or those that are held out, in a circle."""
+    combinations = WORDINGS[held_out]
+    opening, wording = combinations[number % len(combinations)]
     template = QUESTIONS[name]
-    return template.wordings[wording], template.answer.format(**_fields(clip))
+    return f"{OPENINGS[opening]} {template.wordings[wording]}".strip(), template.answer.format(**_fields(clip))
 
 
 def chance(family: str) -> float:
@@ -147,7 +122,7 @@ def chance(family: str) -> float:
 @cache
 def words(nouns: int) -> tuple[str, ...]:
     """Special tokens, then every word of captions, prompts, questions and answers, sorted."""
-    texts = [*PROMPTS.values(), *BACKGROUNDS, *(noun.noun for noun in load_nouns()[:nouns])]
+    texts = [*PROMPTS.values(), *OPENINGS, *BACKGROUNDS, *(noun.noun for noun in load_nouns()[:nouns])]
     texts += [answer for pair in ANSWERS.values() for answer in pair]
     texts += [text for patterns in (*DOES.values(), *CAPTIONS.values(), STILLS) for text in patterns]
     texts += [text for template in QUESTIONS.values() for text in template.wordings]
@@ -177,5 +152,5 @@ def draw_questions(clip: Clip, draw: random.Random, count: int) -> list[tuple[st
     for number in range(count):
         families = [f for f in FAMILIES if templates(clip, f)]
         name = draw.choice(templates(clip, families[number % len(families)]))
-        asked.append((name, *ask(clip, name, draw.randrange(2))))
+        asked.append((name, *ask(clip, name, draw.randrange(len(WORDINGS[False])))))
     return asked

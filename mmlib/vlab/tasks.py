@@ -26,7 +26,7 @@ ANSWER_TOKENS, CAPTION_TOKENS = 3, 16
 See = Callable[[list[int]], dict[str, torch.Tensor]]
 
 
-def test_questions(pairs: Pairs, family: str, wording: int = 2) -> list[tuple[int, str, str, str]]:
+def questions(pairs: Pairs, family: str, held_out: bool = True) -> list[tuple[int, str, str, str]]:
     """(item, template, question, answer): one of the family for every clip that has one, templates in turn."""
     found = []
     for item in range(len(pairs)):
@@ -34,7 +34,7 @@ def test_questions(pairs: Pairs, family: str, wording: int = 2) -> list[tuple[in
         if names:
             # item // 2: a clip and its partner are asked the same.
             name = names[item // 2 % len(names)]
-            found.append((item, name, *language.ask(pairs[item], name, wording)))
+            found.append((item, name, *language.ask(pairs[item], name, item // 2, held_out)))
     return found
 
 

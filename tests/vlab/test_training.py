@@ -162,7 +162,7 @@ def test_reversed_frames_are_the_partner(small_clip, sequences, pairs, lower):
     model.eval()
     forward, backward = training.encode(model, lower), training.encode(model, lower, "reversed")
     torch.testing.assert_close(forward[[1, 0, 3, 2]], backward[:4], atol=1e-5, rtol=1e-5)
-    asked = tasks.test_questions(pairs, "motion")
+    asked = tasks.questions(pairs, "motion")
     said = [row[3] for row in asked]
     assert sum(tasks.right(said, asked)) == len(asked) and sum(tasks.right_for_partner(said, asked)) == 0
     same = ["right"] * len(asked)
