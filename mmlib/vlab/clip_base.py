@@ -74,6 +74,23 @@ def train_clip(
                learning_rate=settings["learning_rate"], seed=seed, scratch=scratch, weight_decay=0.05)  # fmt: skip
 
 
+def meet_new_words(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, nouns: int, seed: int) -> None:
+    """Give words that CLIP never met vectors as long as those of the words it knows, in place.
+
+    At their initial size (a tenth of a trained one) `left` and `right` hardly change a text's feature. The contrastive
+    loss then has next to no gradient for what tells a clip from its reversal, and motion is not learned in hundreds
+    of steps: text and video would each have to move first.
+    """
+    import torch
+
+    table = model.text_model.embeddings.token_embedding.weight
+    new = tokenizer.convert_tokens_to_ids(language.new_words(nouns))
+    known = tokenizer.convert_tokens_to_ids(language.still_words(nouns))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        table[new] = table[known].std() * torch.randn(len(new), table.shape[1], generator=generator)
+
+
 def recall(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, pairs: Pairs, clips: np.ndarray) -> float:
     """Share of middle frames whose own caption is the nearest among one caption per thing and ground."""
     frame = clips.shape[1] // 2

@@ -130,6 +130,19 @@ def words(nouns: int) -> tuple[str, ...]:
     return (*SPECIAL, *sorted(plain | {"and"}))
 
 
+def still_words(nouns: int) -> list[str]:
+    """Words of captions of still pictures: what a CLIP of single frames has met."""
+    plain = {word for text in STILLS for word in text.split() if not word.startswith("{")}
+    return sorted(plain | {*BACKGROUNDS, "and", *(noun.noun for noun in load_nouns()[:nouns])})
+
+
+def new_words(nouns: int) -> list[str]:
+    """Words of clips' captions that no still picture's caption has: those of motion."""
+    texts = [text for patterns in (*DOES.values(), *CAPTIONS.values()) for text in patterns]
+    texts += [answer for pair in ANSWERS.values() for answer in pair]
+    return sorted({word for text in texts for word in text.split() if word[0] != "{"} - {*still_words(nouns)})
+
+
 def build_tokenizer(nouns: int) -> PreTrainedTokenizerBase:
     """One token a word; an unknown word becomes padding. Pads on the right.
 

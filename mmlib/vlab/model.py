@@ -10,6 +10,7 @@ reconstruction). With both branches the similarity is a <t, v> + (1 - a) <t, i>,
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -146,3 +147,24 @@ def word_loss(scores: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     each = functional.cross_entropy(scores.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
     asked = (labels >= 0).sum(-1).clamp(min=1)
     return (weight * each.sum(-1) / asked).sum()
+
+
+def blended(stage1: Vlab, clip: CLIPModel, branches: str, seed: int) -> Vlab:
+    """A stage-2 model that starts from stage 1: same encoders, words and layers; every cross-attention from stage 1's.
+
+    Args:
+        clip: the CLIP that stage 1 started from, for the image branch's projection.
+    """
+    from dataclasses import replace
+
+    model = Vlab(clip, replace(stage1.arm, branches=branches), stage1.pad, seed)
+    old = stage1.state_dict()
+    for name in model.state_dict():
+        if name.startswith(("fusion.layers", "tokens.")):
+            # `….cross.video.query.weight` and `tokens.image.frame` have one origin, whatever the stream is called.
+            source = re.sub(r"(cross|cross_norm)\.(video|image|shared)", r"\1.shared", name)
+            old.setdefault(name, stage1.state_dict()[re.sub(r"^tokens\.(video|image)", "tokens.video", source)])
+    old["projection.image.weight"] = clip.visual_projection.weight.detach().clone()
+    model.load_state_dict({name: old[name] for name in model.state_dict()})
+    model.video.requires_grad_(False)
+    return model.eval()

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Settings = dict[str, Any]
 PATCH = 18
-WORDS_OF_CAPTIONS = 60  # clips whose captions are generated and scored
 
 
 def arms(blocks: list[int]) -> dict[str, Arm]:
@@ -78,11 +77,12 @@ def train_base(shard: dict[str, Any]) -> dict[str, Any]:
     from mmlib.vlab import clip_base
 
     torch.set_num_threads(1)
-    base, seed = shard["base"], shard["seed"]
+    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     pairs, images = clips("train", base["clips"], base["nouns"])
     model, words = new_clip(base, seed), tokenizer(base["nouns"])
     scratch = store.project_root() / ".scratch" / "vlab" / f"clip-{store.digest(shard)}"
-    curve = clip_base.train_clip(model, words, pairs, images, base, seed, scratch)
+    curve = clip_base.train_clip(model, words, pairs, images, settings, seed, scratch)
+    clip_base.meet_new_words(model, words, base["nouns"], seed)
     test, test_images = clips("test", base["test_clips"], base["nouns"])
     return {
         "seed": seed, "curve": curve, "recall": clip_base.recall(model, words, test, test_images),
@@ -150,6 +150,18 @@ def features(base: Settings, seed: int, split: str, start: int) -> Tensor:
     return lower(json.dumps(base, sort_keys=True), seed, split, count, start)
 
 
+def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Arm -> the learning rate with the best mean of the three families on validation clips."""
+    from statistics import fmean
+
+    best: dict[str, tuple[float, float]] = {}
+    for result in results:
+        score = fmean(fmean(result["scores"][family]) for family in language.FAMILIES)
+        # The lower rate of two equals: -rate.
+        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0)), (score, -result["learning_rate"]))
+    return {arm: -rate for arm, (_, rate) in best.items()}
+
+
 def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
     """`tconv`, `tconv@T4` (frames) or `tconv@qa` (one loss alone) -> the arm and what it changes in the settings.
 
@@ -161,7 +173,9 @@ def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]
     kind, _, option = name.partition("@")
     known = arms(blocks)
     if kind not in known or (option and option[0] != "T" and option not in RATIOS):
-        raise UserError(f"unknown arm `{name}`", f"choose from: {', '.join(known)}, with @T1 … @T8 or @{'/@'.join(RATIOS)}")
+        raise UserError(
+            f"unknown arm `{name}`", f"choose from: {', '.join(known)}, with @T1 … @T8 or @{'/@'.join(RATIOS)}"
+        )
     changes: Settings = {}
     if option.startswith("T"):
         changes["frames"] = int(option[1:])
@@ -202,6 +216,7 @@ def measure_adapted(
 ) -> dict[str, list[float]]:
     """All scores of a stage-1 model, also with shuffled test frames."""
     from mmlib.vlab import training
+    from mmlib.vlab.measures import measure
 
     pairs, _ = clips(split, base["test_clips"], base["nouns"])
     below = features(base, seed, split, model.start)
@@ -210,62 +225,46 @@ def measure_adapted(
     return measure(model, sequences, pairs, see, shuffled)
 
 
-def measure(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any = None) -> dict[str, list[float]]:
-    """Three tasks on one checkpoint: metric -> a value per unit (`units`)."""
-    from mmlib.vlab import tasks
+def blend(shard: dict[str, Any]) -> dict[str, Any]:
+    """Stage 2 of one form of blending from one seed: both encoders frozen, their tokens made once."""
+    import torch
 
-    found: dict[str, list[float]] = {}
-    for family in language.FAMILIES:
-        asked = tasks.questions(pairs, family)
-        said = tasks.answers(model, sequences, see, asked)
-        found[family] = tasks.right(said, asked)
-        found[f"{family}_reversed"] = tasks.right_for_partner(said, asked)
-        known = tasks.questions(pairs, family, held_out=False)
-        found[f"{family}_known"] = tasks.right(tasks.answers(model, sequences, see, known), known)
-        if shuffled and family == "motion":
-            found["motion_shuffled"] = tasks.right(tasks.answers(model, sequences, shuffled, asked), asked)
-    items = described(pairs)
-    found |= tasks.caption_scores(tasks.describe(model, sequences, see, items), pairs, items)
-    return {**found, **tasks.recalls(model, sequences, see, pairs, tasks.distinct(pairs, len(pairs)))}
+    from mmlib.vlab import training
+    from mmlib.vlab.batches import Sequences
+    from mmlib.vlab.measures import measure
+    from mmlib.vlab.model import RATIOS, Vlab, blended
+
+    torch.set_num_threads(1)
+    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
+    words, clip = tokenizer(base["nouns"]), open_base(base, seed)
+    arm, _ = parse_arm(shard["source"], settings["blocks"], settings["hidden"])
+    path = store.project_root() / f"results/vlab/adapting/{shard['source']}-seed{seed}.safetensors"
+    stage1 = load_weights(Vlab(clip, arm, words.pad_token_id, seed), path)
+    model = blended(stage1, clip, shard["arm"], seed)
+    tokens = {split: branch_tokens(stage1, base, seed, split, model.slots) for split in ("train", "test")}
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
+    options = {"ratios": RATIOS, **settings, "name": shard["name"]}
+    scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
+    curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
+    test, _ = clips("test", base["test_clips"], base["nouns"])
+    return {
+        "arm": shard["arm"], "seed": seed, "curve": curve,
+        "parameters": sum(p.numel() for p in model.fusion.parameters()),
+        "scores": measure(model, sequences, test, training.seer(tokens["test"])),
+    }  # fmt: skip
 
 
-def described(pairs: Pairs) -> list[int]:
-    """Items whose captions are generated: the first clips with their partners."""
-    return list(range(min(WORDS_OF_CAPTIONS, len(pairs))))
+def branch_tokens(stage1: Vlab, base: Settings, seed: int, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
+    """What each branch that a form of blending uses sees of a split."""
+    import torch
 
+    from mmlib.vlab import training
 
-def units(pairs: Pairs) -> dict[str, list[str]]:
-    """Resampling units: `motion/number of the item`, by what is measured on them."""
-    from mmlib.vlab import tasks
-
-    def name(item: int) -> str:
-        return f"{pairs[item].kind}/{item}"
-
-    found = {f"{family} question": [name(row[0]) for row in tasks.questions(pairs, family)] for family in language.FAMILIES}
-    found["caption"] = [name(item) for item in described(pairs)]
-    found["query"] = [name(2 * number) for number in tasks.distinct(pairs, len(pairs))]
+    found = {}
+    if "video" in slots.values():
+        found["video"] = training.encode(stage1, features(base, seed, split, stage1.start))
+    if "image" in slots.values():
+        with torch.inference_mode():
+            norm = open_base(base, seed).vision_model.post_layernorm
+            found["image"] = norm(features(base, seed, split, base["layers"])).clone()
     return found
-
-
-METRICS = {
-    **{f"{family}{suffix}": f"{family} question" for family in language.FAMILIES for suffix in ("", "_reversed", "_known")},
-    "motion_shuffled": "motion question", "cider": "caption", "caption_motion": "caption", "reversal_r1": "query",
-    "static_r1": "query",
-}  # fmt: skip
-
-
-def as_evidence(stage: str, results: list[dict[str, Any]], base: Settings) -> dict[str, Any]:
-    """Every metric per unit, for every arm and seed that measured it."""
-    from mmlib.evidence import Evidence
-
-    evidence, (pairs, _) = Evidence("vlab", stage), clips("test", base["test_clips"], base["nouns"])
-    for kind, ids in units(pairs).items():
-        evidence.units(kind, ids, asked=len(ids))
-    for metric, kind in METRICS.items():
-        measured = [result for result in results if metric in result["scores"]]
-        if measured:
-            evidence.metric(metric, units=kind, higher_is_better=True, floor=None if metric == "cider" else 0.0)
-        for result in measured:
-            values = [round(value, 6) for value in result["scores"][metric]]
-            evidence.add(metric, arm=result["arm"], seed=result["seed"], values=values)
-    return evidence.as_dict()

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from mmlib.errors import UserError
-from mmlib.vlab.model import BRANCHES, Arm, Vlab, contrastive_loss, word_loss
+from mmlib.vlab.model import BRANCHES, Arm, Vlab, blended, contrastive_loss, word_loss
 from mmlib.vlab.multimodal import Attention, Layer, MultimodalEncoder, VisualTokens, sequence_mask
 from tests.vlab.conftest import WIDTH
 
@@ -183,3 +183,32 @@ def test_unknown_forms_are_named(small_clip):
         encoder("gate")
     with pytest.raises(UserError, match="unknown branches `both`"):
         model(small_clip, branches="both")
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_stage_2_starts_where_stage_1_ended(name, small_clip):
+    """Equal streams: concatenated keys, or one attention, give stage 1's own words; a stacked second one need not."""
+    stage1 = model(small_clip, adapter="tconv", blocks=(1,))
+    for parameter in stage1.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    net = blended(stage1, small_clip, name, 0)
+    tokens = torch.randn(2, 8, 17, WIDTH)
+    ids, prompt = IDS.expand(2, -1, -1), PROMPT.expand(2, -1, -1)
+    asked = (ids, prompt, torch.tensor([[True], [True]]))
+    with torch.inference_mode():
+        wanted = stage1.word_scores({"video": tokens}, *asked)
+        made = net.word_scores({"video": tokens, "image": tokens}, *asked)
+    if name in ("video", "image", "concat"):
+        torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
+    else:
+        layer = net.fusion.layers[0]
+        for part in ("query", "key", "value", "out"):
+            first, second = (getattr(layer.cross[stream], part).weight for stream in ("video", "image"))
+            assert torch.equal(first, second) and torch.equal(
+                first, getattr(stage1.fusion.layers[0].cross["shared"], part).weight
+            )
+    assert torch.equal(
+        net.video.vision.state_dict()["post_layernorm.weight"],
+        stage1.video.vision.state_dict()["post_layernorm.weight"],
+    )
+    assert not any(p.requires_grad for p in net.video.parameters())
