@@ -183,6 +183,9 @@ class VlabClip:
     steps: int
     batch: int
     learning_rate: float
+    read_steps: int
+    read_batch: int
+    read_learning_rate: float
 
 
 @dataclass(frozen=True)

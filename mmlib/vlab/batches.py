@@ -17,6 +17,7 @@ from mmlib.models.clip import encode_texts, epochs
 from mmlib.vlab import language
 from mmlib.vlab.clip_base import LENGTH
 from mmlib.vlab.data import Pairs
+from mmlib.world.clips import Clip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +61,47 @@ class Sequences:
         return torch.tensor([[[*ids, *[value] * (longest - len(ids))] for ids in row] for row in rows])
 
 
+def clip_texts(clip: Clip, draw: random.Random, questions: int) -> tuple[str, list[tuple[str, str]]]:
+    """A caption, and questions with answers, of a clip."""
+    asked = [(question, answer) for _, question, answer in language.draw_questions(clip, draw, questions)]
+    return draw.choice(language.captions(clip)), asked
+
+
+def still_texts(clip: Clip, frame: int, draw: random.Random, questions: int) -> tuple[str, list[tuple[str, str]]]:
+    """The same of one frame: what is seen in it, and questions that one frame answers."""
+    names = language.templates(clip, "static")
+    drawn = [draw.choice(names) for _ in range(questions)]
+    asked = [language.ask(clip, name, draw.randrange(len(language.WORDINGS[False]))) for name in drawn]
+    return draw.choice(language.still_captions(clip, frame)), asked
+
+
+def collate_texts(
+    sequences: Sequences, texts: list[tuple[str, list[tuple[str, str]]]], first: int, ratios: dict[str, float],
+    draw: random.Random,
+) -> dict[str, Any]:  # fmt: skip
+    """Masked sequences of a batch, and CLIP's captions.
+
+    Args:
+        texts: caption and questions of each item. first: number of the first item; pairs of items take turns between
+            MLM and ULM.
+    """
+    tasks = [["mlm" if (first + i) // 2 % 2 else "ulm", *["qa"] * len(asked)] for i, (_, asked) in enumerate(texts)]
+    rows = []
+    for (caption, asked), (task, *_) in zip(texts, tasks, strict=True):
+        prompt = language.PROMPTS["masked" if task == "mlm" else "caption"]
+        row = [(*sequences.mask(caption, task, draw), list(sequences.ids(prompt)))]
+        rows.append(row + [(*sequences.mask(said, "qa", draw), list(sequences.ids(about))) for about, said in asked])
+    text, labels, prompt = ([[part[k] for part in row] for row in rows] for k in range(3))
+    said = encode_texts(sequences.tokenizer, [caption for caption, _ in texts], LENGTH)
+    return {
+        "text": sequences.pad(text, sequences.tokenizer.pad_token_id), "labels": sequences.pad(labels, IGNORED),
+        "prompt": sequences.pad(prompt, sequences.tokenizer.pad_token_id),
+        "causal": torch.tensor([[task != "mlm" for task in row] for row in tasks]),
+        "weight": _weights(tasks, ratios), "caption": said["input_ids"], "caption_mask": said["attention_mask"],
+        "vtc": ratios["vtc"],
+    }  # fmt: skip
+
+
 def training_collate(
     sequences: Sequences,
     pairs: Pairs,
@@ -74,35 +116,36 @@ def training_collate(
         settings: `steps`, `batch` (clips with partners: even), `questions` per clip, `ratios` of the losses.
     """
     order = epochs(len(pairs.clips), settings["steps"] * settings["batch"] // 2, seed)
-    ratios, cache_captions = settings["ratios"], {}
 
     def collate(numbers: list[int]) -> dict[str, Any]:
         items = [2 * order[number // 2] + number % 2 for number in numbers]
         draw = random.Random(f"batch/{seed}/{numbers[0]}")
-        tasks = [["mlm" if number // 2 % 2 else "ulm", *["qa"] * settings["questions"]] for number in numbers]
-        rows = [_rows(sequences, pairs[item], row, draw) for item, row in zip(items, tasks, strict=True)]
-        text, labels, prompt = ([[part[k] for part in row] for row in rows] for k in range(3))
-        for item in items:
-            cache_captions.setdefault(item, language.captions(pairs[item]))
-        said = encode_texts(sequences.tokenizer, [draw.choice(cache_captions[item]) for item in items], LENGTH)
-        return {
-            "text": sequences.pad(text, sequences.tokenizer.pad_token_id), "labels": sequences.pad(labels, IGNORED),
-            "prompt": sequences.pad(prompt, sequences.tokenizer.pad_token_id),
-            "causal": torch.tensor([[task != "mlm" for task in row] for row in tasks]),
-            "weight": _weights(tasks, ratios), "caption": said["input_ids"],
-            "caption_mask": said["attention_mask"], "vtc": ratios["vtc"], **see(items),
-        }  # fmt: skip
+        texts = [clip_texts(pairs[item], draw, settings["questions"]) for item in items]
+        return {**collate_texts(sequences, texts, numbers[0], settings["ratios"], draw), **see(items)}
 
     return collate
 
 
-def _rows(sequences: Sequences, clip: Any, tasks: list[str], draw: random.Random) -> list[tuple]:
-    caption = draw.choice(language.captions(clip))
-    prompt = language.PROMPTS["masked" if tasks[0] == "mlm" else "caption"]
-    rows = [(*sequences.mask(caption, tasks[0], draw), list(sequences.ids(prompt)))]
-    for _, question, answer in language.draw_questions(clip, draw, len(tasks) - 1):
-        rows.append((*sequences.mask(answer, "qa", draw), list(sequences.ids(question))))
-    return rows
+def still_collate(
+    sequences: Sequences, pairs: Pairs, tokens: Tensor, settings: dict[str, Any], seed: int
+) -> Callable[[list[int]], dict[str, Any]]:
+    """Collator over single frames of clips.
+
+    Args:
+        tokens: of the plain image encoder, (clips, T, N + 1, D).
+    """
+    order = epochs(len(pairs.clips), settings["steps"] * settings["batch"], seed)
+
+    def collate(numbers: list[int]) -> dict[str, Any]:
+        draw = random.Random(f"stills/{seed}/{numbers[0]}")
+        clips = [order[number] for number in numbers]
+        frames = [draw.randrange(tokens.shape[1]) for _ in numbers]
+        drawn = zip(clips, frames, strict=True)
+        texts = [still_texts(pairs.clips[clip], frame, draw, settings["questions"]) for clip, frame in drawn]
+        batch = collate_texts(sequences, texts, numbers[0], settings["ratios"], draw)
+        return {**batch, "video": tokens[clips, frames][:, None]}
+
+    return collate
 
 
 def _weights(tasks: list[list[str]], ratios: dict[str, float]) -> Tensor:

@@ -149,6 +149,17 @@ def word_loss(scores: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     return (weight * each.sum(-1) / asked).sum()
 
 
+def reader_state(model: Vlab) -> dict[str, Tensor]:
+    """What `learn_to_read` trained: multimodal encoder and visual tokens."""
+    return {name: value for name, value in model.state_dict().items() if name.startswith(("fusion.", "tokens."))}
+
+
+def adopt_reader(model: Vlab, state: dict[str, Tensor]) -> None:
+    """Start a model of one stream from a trained reader, in place; an arm without frame embedding has none to take."""
+    own = model.state_dict()
+    model.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
+
+
 def blended(stage1: Vlab, clip: CLIPModel, branches: str, seed: int) -> Vlab:
     """A stage-2 model that starts from stage 1: same encoders, words and layers; every cross-attention from stage 1's.
 

@@ -1,4 +1,4 @@
-"""What one shard of the study computes: a CLIP, an arm of stage 1, an arm of stage 2, each from one seed.
+"""What one shard of the study computes: an arm of stage 1, or a form of blending in stage 2, each from one seed.
 
 All arms of a comparison get the same clips, steps, batches and questions; a learning rate is chosen for each kind of
 arm by its answers on validation clips, on a seed that is not reported.
@@ -6,28 +6,19 @@ arm by its answers on validation clips, on a seed that is not reported.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab import language
-from mmlib.vlab.data import Pairs, draw_pairs, render_pairs
-from mmlib.world.render import Renderer
+from mmlib.vlab.base import Settings, as_text, clips, features, load_weights, open_base, read_weights, tokenizer
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
-    from transformers import CLIPModel, PreTrainedTokenizerBase
 
     from mmlib.vlab.batches import Sequences
     from mmlib.vlab.model import Arm, Vlab
-
-Settings = dict[str, Any]
-PATCH = 18
 
 
 def arms(blocks: list[int]) -> dict[str, Arm]:
@@ -47,107 +38,6 @@ def arms(blocks: list[int]) -> dict[str, Arm]:
         "tconv-before-mlp": Arm("tconv", where, position="mlp"),
         "tconv-both": Arm("tconv", where, position="both"),
     }
-
-
-@cache
-def clips(split: str, count: int, nouns: int) -> tuple[Pairs, np.ndarray]:
-    """Pairs and their pixels; the same for all seeds. Kept: drawing them takes as long as a short training."""
-    pairs = draw_pairs(split, count, nouns, 0)
-    return pairs, render_pairs(Renderer(store.project_root() / "data"), pairs)
-
-
-@cache
-def tokenizer(nouns: int) -> PreTrainedTokenizerBase:
-    """The study's words."""
-    return language.build_tokenizer(nouns)
-
-
-def new_clip(base: Settings, seed: int) -> CLIPModel:
-    """An untrained CLIP of the study's size."""
-    from mmlib.vlab.clip_base import build_clip
-
-    return build_clip(tokenizer(base["nouns"]), base["width"], base["layers"], PATCH, seed)
-
-
-def train_base(shard: dict[str, Any]) -> dict[str, Any]:
-    """One CLIP: learning curve, recall on things and grounds of unseen clips, weights as base64 of safetensors."""
-    import torch
-    from safetensors.torch import save
-
-    from mmlib.vlab import clip_base
-
-    torch.set_num_threads(1)
-    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
-    pairs, images = clips("train", base["clips"], base["nouns"])
-    model, words = new_clip(base, seed), tokenizer(base["nouns"])
-    scratch = store.project_root() / ".scratch" / "vlab" / f"clip-{store.digest(shard)}"
-    curve = clip_base.train_clip(model, words, pairs, images, settings, seed, scratch)
-    clip_base.meet_new_words(model, words, base["nouns"], seed)
-    test, test_images = clips("test", base["test_clips"], base["nouns"])
-    return {
-        "seed": seed, "curve": curve, "recall": clip_base.recall(model, words, test, test_images),
-        "weights": base64.b64encode(save(model.state_dict())).decode(),
-    }  # fmt: skip
-
-
-def write_weights(results: list[dict[str, Any]], folder: Path) -> None:
-    """Store each result's weights as safetensors, named by arm and seed, and drop them from the results."""
-    for result in results:
-        if weights := result.pop("weights", None):
-            name = f"{result.get('arm', 'clip')}-seed{result['seed']}.safetensors"
-            store.atomic_write(folder / name, base64.b64decode(weights))
-
-
-def load_weights(model: Any, path: Path) -> Any:
-    """`model` with stored weights, in eval mode.
-
-    Raises:
-        UserError: the file is missing or holds another model.
-    """
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "run the stage that makes it: `dvc repro vlab-clip vlab-adapting`")
-    try:
-        model.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise UserError(f"{path} holds another model", "delete results/vlab and run the stages again") from error
-    return model.eval()
-
-
-@cache
-def base_clip(folder: str, seed: int, key: str) -> CLIPModel:
-    """The stored CLIP of a seed; `key`: settings of its stage as JSON."""
-    import json
-
-    return load_weights(new_clip(json.loads(key), seed), Path(folder) / f"clip-seed{seed}.safetensors")
-
-
-def open_base(base: Settings, seed: int) -> CLIPModel:
-    """The CLIP that stage `vlab-clip` trained from a seed."""
-    import json
-
-    return base_clip(str(store.project_root() / "results/vlab/clip"), seed, json.dumps(base, sort_keys=True))
-
-
-@cache
-def lower(base_key: str, seed: int, split: str, count: int, start: int) -> Tensor:
-    """Features of a split below block `start` (the number of blocks: the plain image encoder's tokens)."""
-    import json
-
-    from mmlib.vlab import clip_base
-
-    base = json.loads(base_key)
-    model, (_, images) = open_base(base, seed), clips(split, count, base["nouns"])
-    return clip_base.lower_features(model, images, start)
-
-
-def features(base: Settings, seed: int, split: str, start: int) -> Tensor:
-    """As `lower`, with settings as a dictionary."""
-    import json
-
-    count = base["clips"] if split == "train" else base["test_clips"]
-    return lower(json.dumps(base, sort_keys=True), seed, split, count, start)
 
 
 def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
@@ -187,11 +77,10 @@ def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]
 def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     """Stage 1 of one arm from one seed, measured on `shard["split"]`."""
     import torch
-    from safetensors.torch import save
 
     from mmlib.vlab import training
     from mmlib.vlab.batches import Sequences
-    from mmlib.vlab.model import RATIOS, Vlab
+    from mmlib.vlab.model import RATIOS, Vlab, adopt_reader
 
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
@@ -199,6 +88,7 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     options = {"ratios": RATIOS, **settings, **changes, "learning_rate": shard["learning_rate"], "name": shard["name"]}
     words = tokenizer(base["nouns"])
     model = Vlab(open_base(base, seed), arm, words.pad_token_id, seed)
+    adopt_reader(model, read_weights(store.project_root() / f"results/vlab/clip/reader-seed{seed}.safetensors"))
     sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
     scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
     seen = {"lower": features(base, seed, "train", model.start)}
@@ -207,7 +97,7 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
               "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     result |= {"scores": measure_adapted(model, sequences, base, seed, shard["split"], options.get("frames"))}
     if shard["keep"]:
-        result["weights"] = base64.b64encode(save(model.state_dict())).decode()
+        result["weights"] = {shard["arm"]: as_text(model.state_dict())}
     return result
 
 

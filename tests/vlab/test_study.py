@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from mmlib import store
 from mmlib.errors import UserError
-from mmlib.vlab import measures, report, study
+from mmlib.vlab import base, measures, report, study
+from mmlib.vlab.language import FAMILIES
 from tests.world.conftest import DATA
 
 BASE = {"nouns": 8, "clips": 12, "test_clips": 12, "width": 32, "layers": 2}
@@ -16,6 +18,7 @@ SETTINGS = {
     "blocks": [1], "hidden": 8, "steps": 2, "batch": 4, "questions": 2, "adapter_pace": 5.0, "clip_pace": 0.2,
     "answer_share": 0.8,
 }  # fmt: skip
+READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "questions": 2, "answer_share": 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,9 @@ def project(root, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         yield home
-        study.base_clip.cache_clear()
-        study.lower.cache_clear()
-        study.clips.cache_clear()
+        base.base_clip.cache_clear()
+        base.lower.cache_clear()
+        base.clips.cache_clear()
 
 
 def adapt(arm, split="test", keep=False):
@@ -41,12 +44,12 @@ def adapt(arm, split="test", keep=False):
 @pytest.fixture(scope="module")
 def adapted(project):
     shard = {"name": "seed 0", "seed": 0, "base": BASE,
-             "settings": {"steps": 2, "batch": 4, "learning_rate": 1e-3}}  # fmt: skip
-    base = study.train_base(shard)
-    study.write_weights([base], project / "results/vlab/clip")
-    assert "weights" not in base
+             "settings": {"steps": 2, "batch": 4, "learning_rate": 1e-3, "reader": READER}}  # fmt: skip
+    trained = base.train_base(shard)
+    base.write_weights([trained], project / "results/vlab/clip")
+    assert "weights" not in trained
     results = [adapt("b0"), adapt("tconv@T2"), adapt("tconv", keep=True)]
-    study.write_weights(results, project / "results/vlab/adapting")
+    base.write_weights(results, project / "results/vlab/adapting")
     return results
 
 
@@ -58,7 +61,7 @@ def blended(adapted):
 
 
 def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
-    pairs, _ = study.clips("test", 12, 8)
+    pairs, _ = base.clips("test", 12, 8)
     evidence = measures.as_evidence("vlab-adapting", [json.loads(json.dumps(result)) for result in adapted], pairs)
     assert set(evidence["metrics"]) == set(measures.METRICS)
     for metric, declared in evidence["metrics"].items():
@@ -80,9 +83,9 @@ def test_an_order_blind_arm_is_right_once_in_every_pair(adapted):
 
 def test_a_shard_gives_the_same_bits_again(adapted):
     again = adapt("tconv", keep=True)
-    study.write_weights([again], study.store.project_root() / "again")
+    base.write_weights([again], store.project_root() / "again")
     assert again == adapted[2]
-    folder = study.store.project_root()
+    folder = store.project_root()
     name = "tconv-seed0.safetensors"
     assert (folder / "again" / name).read_bytes() == (folder / "results/vlab/adapting" / name).read_bytes()
 
@@ -99,7 +102,7 @@ def test_arms_by_name():
 
 def test_the_rate_is_the_best_of_validation():
     def tried(arm, rate, score):
-        return {"arm": arm, "learning_rate": rate, "scores": dict.fromkeys(("static", "motion", "joint"), [score, 0])}
+        return {"arm": arm, "learning_rate": rate, "scores": {key: [score, 0] for key in FAMILIES}}
 
     tries = [tried("b2", 0.1, 0.2), tried("b2", 0.2, 0.8), tried("mlp", 0.1, 0.5), tried("mlp", 0.2, 0.5)]
     assert study.choose_rate(tries) == {"b2": 0.2, "mlp": 0.1}
@@ -107,9 +110,9 @@ def test_the_rate_is_the_best_of_validation():
 
 def test_missing_and_foreign_weights_are_named(adapted, project):
     with pytest.raises(UserError, match=r"clip-seed9\.safetensors is missing"):
-        study.open_base(BASE, 9)
+        base.open_base(BASE, 9)
     with pytest.raises(UserError, match="holds another model"):
-        study.open_base({**BASE, "width": 48}, 0)
+        base.open_base({**BASE, "width": 48}, 0)
 
 
 def test_pictures_of_clips():

@@ -11,8 +11,8 @@ import torch
 
 from mmlib.models import fit
 from mmlib.vlab import clip_base, language, tasks, training
-from mmlib.vlab.batches import IGNORED, training_collate
-from mmlib.vlab.model import RATIOS, Arm, Vlab
+from mmlib.vlab.batches import IGNORED, still_collate, training_collate
+from mmlib.vlab.model import RATIOS, Arm, Vlab, adopt_reader, reader_state
 
 SETTINGS = {
     "name": "test", "steps": 4, "batch": 6, "learning_rate": 1e-3, "adapter_pace": 4.0, "clip_pace": 0.2,
@@ -195,3 +195,38 @@ def test_caption_scores_know_the_motion(pairs):
     swapped = tasks.caption_scores(own[::-1], pairs, items)
     assert scores["caption_motion"] == [1.0, 1.0] and swapped["caption_motion"] == [0.0, 0.0]
     assert min(scores["cider"]) > max(swapped["cider"])
+
+
+def test_a_reader_learns_on_stills_alone_and_is_adopted(small_clip, sequences, pairs, images):
+    model, tokens = Vlab(small_clip, Arm(), 0, 0), clip_base.image_tokens(small_clip, images)
+    start = copy.deepcopy(model.state_dict())
+    training.learn_to_read(model, sequences, pairs, tokens, {**SETTINGS, "name": "reader"}, 0)
+    state = reader_state(model)
+    for name, value in model.state_dict().items():
+        assert name in state or torch.equal(value, start[name]), name
+    assert sum(not torch.equal(value, start[name]) for name, value in state.items()) > 20
+    batch = still_collate(sequences, pairs, tokens, SETTINGS, 0)(list(range(6)))
+    assert batch["video"].shape == (6, 1, *tokens.shape[2:])
+    words = " ".join(sequences.tokenizer.batch_decode(batch["caption"]))
+    assert not set(words.split()) & set(language.new_words(8)), "a still says nothing of motion"
+    for arm in (Arm("tconv", (1,), hidden=8), Arm(pool=True, frame_embedding=False)):
+        other = Vlab(small_clip, arm, 0, 1)
+        adopt_reader(other, state)
+        own = other.state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in state.items() if name in own)
+        assert set(state) - set(own) == (set() if arm.frame_embedding else {"tokens.video.frame"})
+
+
+def test_new_words_get_the_length_of_known_ones(small_clip, sequences):
+    model = copy.deepcopy(small_clip)
+    table = model.text_model.embeddings.token_embedding.weight
+    new = sequences.tokenizer.convert_tokens_to_ids(language.new_words(8))
+    known = sequences.tokenizer.convert_tokens_to_ids(language.still_words(8))
+    assert not set(new) & set(known)
+    with torch.no_grad():
+        table[known] *= 5
+    before = table.detach().clone()
+    clip_base.meet_new_words(model, sequences.tokenizer, 8, 0)
+    assert table[new].std() == pytest.approx(before[known].std().item(), rel=0.15)
+    untouched = [i for i in range(len(table)) if i not in new]
+    assert torch.equal(table[untouched], before[untouched])
