@@ -176,17 +176,17 @@ class VideoEncoder(nn.Module):
             raise UserError(f"unknown place of an adapter `{position}`", f"choose from: {', '.join(POSITIONS)}")
         if bad := [block for block in blocks if not 0 <= block < layers]:
             raise UserError(f"no block {bad[0]} in an encoder of {layers}", f"choose 0 to {layers - 1}")
-        self.vision, self.position = vision, position
+        self.vision, self.adapted = vision, blocks if adapter != "none" else []
         places = ("attention", "mlp") if position == "both" else (position,)
         places = ("attention",) if adapter == "aim" else places  # it replaces the whole block
-        names = [f"{place}{block}" for block in blocks for place in places] if adapter != "none" else []
+        names = [f"{place}{block}" for block in self.adapted for place in places]
         width = vision.config.hidden_size
         self.adapters = nn.ModuleDict({name: build_adapter(adapter, width, hidden) for name in names})
 
     @property
     def first(self) -> int:
-        """The first block with an adapter; all before it work frame by frame."""
-        return min((int(name.lstrip("abcdefghijklmnopqrstuvwxyz")) for name in self.adapters), default=10**6)
+        """The first block with an adapter; all before it work frame by frame (none: the number of blocks)."""
+        return min(self.adapted, default=len(self.vision.encoder.layers))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised (B, T, 3, H, W) -> tokens (B, T, N + 1, D) that enter block 0."""

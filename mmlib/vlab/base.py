@@ -14,23 +14,14 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab import language
-from mmlib.vlab.data import Pairs, draw_pairs, render_pairs
-from mmlib.world.render import Renderer
+from mmlib.vlab.data import clips
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
     from transformers import CLIPModel, PreTrainedTokenizerBase
 
 Settings = dict[str, Any]
 PATCH = 18
-
-
-@cache
-def clips(split: str, count: int, nouns: int) -> tuple[Pairs, np.ndarray]:
-    """Pairs and their pixels; the same for all seeds. Kept: drawing them takes as long as a short training."""
-    pairs = draw_pairs(split, count, nouns, 0)
-    return pairs, render_pairs(Renderer(store.project_root() / "data"), pairs)
 
 
 @cache

@@ -77,9 +77,9 @@ def train_clip(
 def meet_new_words(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, nouns: int, seed: int) -> None:
     """Give words that CLIP never met vectors as long as those of the words it knows, in place.
 
-    At their initial size (a tenth of a trained one) `left` and `right` hardly change a text's feature. The contrastive
-    loss then has next to no gradient for what tells a clip from its reversal, and motion is not learned in hundreds
-    of steps: text and video would each have to move first.
+    They keep the short vectors of initialisation otherwise. From the first step on a text's feature shall tell `left`
+    from `right` as well as `dog` from `cat`: the contrastive loss has no other gradient for what tells a clip from
+    its reversal, and while both text and video ignore motion neither has a reason to begin.
     """
     import torch
 

@@ -8,8 +8,10 @@ on, but residue 0 only ever appears in tests and residue 1 in validation.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
+from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab.frames import segments
 from mmlib.world.clips import ANSWERS, Clip, draw_clips, partner, render_clip
@@ -70,6 +72,13 @@ def render_pairs(renderer: Renderer, pairs: Pairs) -> np.ndarray:
     import numpy as np
 
     return np.stack([render_clip(renderer, clip) for clip in pairs.clips])
+
+
+@cache
+def clips(split: str, count: int, nouns: int) -> tuple[Pairs, np.ndarray]:
+    """Pairs and their pixels; the same for all seeds. Kept: drawing them takes as long as a short training."""
+    pairs = draw_pairs(split, count, nouns, 0)
+    return pairs, render_pairs(Renderer(store.project_root() / "data"), pairs)
 
 
 def take(features: Tensor, items: list[int], order: str = "forward", frames: int | None = None) -> Tensor:

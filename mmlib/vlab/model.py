@@ -87,7 +87,7 @@ class Vlab(nn.Module):
     def start(self) -> int:
         """Blocks below this one are frozen and work frame by frame: their features are made once (`lower`)."""
         trainable = any(p.requires_grad for p in self.video.vision.parameters())
-        return 0 if trainable else min(self.video.first, len(self.video.vision.encoder.layers))
+        return 0 if trainable else self.video.first
 
     def streams(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keys for the cross-attention. seen: name of a branch -> tokens of its encoder (B, T, N + 1, D)."""

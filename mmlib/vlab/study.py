@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab import language
-from mmlib.vlab.base import Settings, as_text, clips, features, load_weights, open_base, read_weights, tokenizer
+from mmlib.vlab.base import Settings, as_text, features, load_weights, open_base, read_weights, tokenizer
+from mmlib.vlab.data import clips
 
 if TYPE_CHECKING:
     from torch import Tensor

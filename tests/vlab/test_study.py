@@ -9,7 +9,7 @@ import pytest
 
 from mmlib import store
 from mmlib.errors import UserError
-from mmlib.vlab import base, measures, report, study
+from mmlib.vlab import base, data, measures, report, study
 from mmlib.vlab.language import FAMILIES
 from tests.world.conftest import DATA
 
@@ -33,7 +33,7 @@ def project(root, tmp_path_factory):
         yield home
         base.base_clip.cache_clear()
         base.lower.cache_clear()
-        base.clips.cache_clear()
+        data.clips.cache_clear()
 
 
 def adapt(arm, split="test", keep=False):
@@ -61,7 +61,7 @@ def blended(adapted):
 
 
 def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
-    pairs, _ = base.clips("test", 12, 8)
+    pairs, _ = data.clips("test", 12, 8)
     evidence = measures.as_evidence("vlab-adapting", [json.loads(json.dumps(result)) for result in adapted], pairs)
     assert set(evidence["metrics"]) == set(measures.METRICS)
     for metric, declared in evidence["metrics"].items():
