@@ -2,8 +2,8 @@
 
 STATIC can be answered from one frame, MOTION only from the order of frames; JOINT wants a name and a motion in one
 answer ("dog left"), or the name of what comes first. Within a question, a clip and its reversed partner have opposite
-answers, so whoever ignores order is right in one of the two. Tests ask in wordings that training never used: a new
-combination of an opening and a wording, both of which training did use.
+answers, so whoever ignores order is right in one of the two. Tests also ask in wordings that training never used: a
+new combination of an opening and a wording, both of which training did use.
 """
 
 from __future__ import annotations

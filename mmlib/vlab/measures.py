@@ -23,8 +23,8 @@ def measure(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled:
         said = tasks.answers(model, sequences, see, asked)
         found[family] = tasks.right(said, asked)
         found[f"{family}_reversed"] = tasks.right_for_partner(said, asked)
-        known = tasks.questions(pairs, family, held_out=False)
-        found[f"{family}_known"] = tasks.right(tasks.answers(model, sequences, see, known), known)
+        reworded = tasks.questions(pairs, family, held_out=True)
+        found[f"{family}_reworded"] = tasks.right(tasks.answers(model, sequences, see, reworded), reworded)
         if shuffled and family == "motion":
             found["motion_shuffled"] = tasks.right(tasks.answers(model, sequences, shuffled, asked), asked)
     items = described(pairs)
@@ -58,7 +58,7 @@ METRICS = {
 }  # fmt: skip
 METRICS["mixed"] = "any question"
 for _family in language.FAMILIES:
-    METRICS |= {f"{_family}{suffix}": f"{_family} question" for suffix in ("", "_reversed", "_known")}
+    METRICS |= {f"{_family}{suffix}": f"{_family} question" for suffix in ("", "_reversed", "_reworded")}
 
 
 BLIND = "order-blind ceiling"  # an arm without a model: one half of every pair of a clip and its reversal

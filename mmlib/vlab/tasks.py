@@ -26,7 +26,7 @@ ANSWER_TOKENS, CAPTION_TOKENS = 3, 16
 See = Callable[[list[int]], dict[str, torch.Tensor]]
 
 
-def questions(pairs: Pairs, family: str, held_out: bool = True) -> list[tuple[int, str, str, str]]:
+def questions(pairs: Pairs, family: str, held_out: bool = False) -> list[tuple[int, str, str, str]]:
     """(item, template, question, answer): one of the family for every clip that has one, templates in turn."""
     found = []
     for item in range(len(pairs)):
