@@ -71,7 +71,8 @@ def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]
     if option.startswith("T"):
         changes["frames"] = int(option[1:])
     elif option:
-        changes["ratios"] = {task: ratio if task == option else 0.0 for task, ratio in RATIOS.items()}
+        kept = ("vtc", "pair") if option == "vtc" else (option,)
+        changes["ratios"] = {task: ratio if task in kept else 0.0 for task, ratio in RATIOS.items()}
     return dataclasses.replace(known[kind], hidden=hidden), changes
 
 

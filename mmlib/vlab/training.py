@@ -108,7 +108,7 @@ def learn_to_read(
         tokens: of the plain image encoder, (clips, T, N + 1, D).
         settings: as in `train`; the contrastive loss is left to CLIP.
     """
-    options = {**settings, "ratios": {**settings["ratios"], "vtc": 0.0}}
+    options = {**settings, "ratios": {**settings["ratios"], "vtc": 0.0, "pair": 0.0}}
     model.requires_grad_(False)
     for part in (model.fusion, model.tokens):
         part.requires_grad_(True)

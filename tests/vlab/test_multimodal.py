@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from mmlib.errors import UserError
-from mmlib.vlab.model import BRANCHES, Arm, Vlab, blended, contrastive_loss, word_loss
+from mmlib.vlab.model import BRANCHES, Arm, Vlab, blended, contrastive_loss, pair_loss, word_loss
 from mmlib.vlab.multimodal import Attention, Layer, MultimodalEncoder, VisualTokens, sequence_mask
 from tests.vlab.conftest import WIDTH
 
@@ -159,6 +159,12 @@ def test_contrastive_loss_is_transformers_own(small_clip):
 
     logits = torch.randn(6, 6)
     torch.testing.assert_close(contrastive_loss(logits), image_text_contrastive_loss(logits))
+
+
+def test_pair_loss_is_the_contrastive_loss_of_every_pair():
+    logits = torch.randn(6, 6)
+    blocks = [contrastive_loss(logits[i : i + 2, i : i + 2]) for i in (0, 2, 4)]
+    torch.testing.assert_close(pair_loss(logits), torch.stack(blocks).mean())
 
 
 def test_word_loss_is_a_weighted_mean_of_sequence_means():

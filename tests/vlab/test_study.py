@@ -94,7 +94,7 @@ def test_arms_by_name():
     arm, changes = study.parse_arm("tconv@T4", [1, 2], 16)
     assert (arm.adapter, arm.blocks, arm.hidden, changes) == ("tconv", (1, 2), 16, {"frames": 4})
     arm, changes = study.parse_arm("b2@qa", [1], 8)
-    assert changes == {"ratios": {"vtc": 0.0, "mlm": 0.0, "ulm": 0.0, "qa": 1.0}} and arm.adapter == "none"
+    assert changes == {"ratios": {"vtc": 0.0, "pair": 0.0, "mlm": 0.0, "ulm": 0.0, "qa": 1.0}} and arm.adapter == "none"
     for bad in ("conv", "tconv@lm"):
         with pytest.raises(UserError, match=f"unknown arm `{bad}`"):
             study.parse_arm(bad, [1], 8)

@@ -129,8 +129,8 @@ def test_losses_can_be_left_out(small_clip, sequences, pairs, lower):
     """Without VTC CLIP's text tower has no gradient; with VTC alone the multimodal encoder has none."""
     model = Vlab(small_clip, Arm("tconv", (1,), hidden=8), 0, 0)
     for ratios, still in (
-        ({**RATIOS, "vtc": 0.0}, model.text),
-        ({"vtc": 1.0, "mlm": 0.0, "ulm": 0.0, "qa": 0.0}, model.fusion),
+        ({**RATIOS, "vtc": 0.0, "pair": 0.0}, model.text),
+        ({"vtc": 1.0, "pair": 1.0, "mlm": 0.0, "ulm": 0.0, "qa": 0.0}, model.fusion),
     ):
         see = training.seer({"lower": lower})
         batch = training_collate(sequences, pairs, see, {**SETTINGS, "ratios": ratios}, 0)(list(range(6)))
