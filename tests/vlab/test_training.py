@@ -227,6 +227,6 @@ def test_new_words_get_the_length_of_known_ones(small_clip, sequences):
         table[known] *= 5
     before = table.detach().clone()
     clip_base.meet_new_words(model, sequences.tokenizer, 8, 0)
-    assert table[new].std() == pytest.approx(before[known].std().item(), rel=0.15)
+    assert table[new].std().item() == pytest.approx(before[known].std().item(), rel=0.15)
     untouched = [i for i in range(len(table)) if i not in new]
     assert torch.equal(table[untouched], before[untouched])
