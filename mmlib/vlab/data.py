@@ -2,8 +2,7 @@
 
 The world draws clips; things are restricted to the first nouns of its table, so that a small CLIP can know them all.
 A thing's number plus its ground's number, modulo seven, decides the split: every thing and every ground is trained
-on, but residue 0 only ever appears in tests and residue 1 in validation. (Held-out pairs of thing and motion were
-tried: after some hundred steps so small a decoder names the things that it saw move like that, and no other.)
+on, but residue 0 only ever appears in tests and residue 1 in validation.
 """
 
 from __future__ import annotations
