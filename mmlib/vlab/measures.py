@@ -48,7 +48,8 @@ def units(pairs: Pairs) -> dict[str, list[str]]:
     }
     found["any question"] = [f"{kind.split()[0]}-{unit}" for kind, ids in found.items() for unit in ids]
     found["caption"] = [name(item) for item in described(pairs)]
-    found["query"] = [name(2 * number) for number in tasks.distinct(pairs, len(pairs))]
+    # One stratum: a small gallery has motions with a single clip, and those could not be resampled.
+    found["query"] = [f"query/{2 * number}" for number in tasks.distinct(pairs, len(pairs))]
     return found
 
 
