@@ -1,0 +1,104 @@
+"""Clips for training, validation and test. A pair of thing and ground that is tested was never trained on.
+
+The world draws clips; things are restricted to the first nouns of its table, so that a small CLIP can know them all.
+A thing's number plus its ground's number, modulo seven, decides the split: every thing and every ground is trained
+on, but residue 0 only ever appears in tests and residue 1 in validation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mmlib import store
+from mmlib.errors import UserError
+from mmlib.vlab.frames import segments
+from mmlib.world.clips import ANSWERS, Clip, draw_clips, partner, render_clip
+from mmlib.world.nouns import BACKGROUNDS, load_nouns
+from mmlib.world.render import Renderer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+SPLITS = ("train", "validation", "test")
+RESIDUES = {"test": (0,), "validation": (1,), "train": (2, 3, 4, 5, 6)}
+MODULUS = 7
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Clips whose partners (frames reversed) are not drawn but flipped: item 2i is clip i, item 2i + 1 its partner."""
+
+    clips: list[Clip]
+
+    def __len__(self) -> int:
+        return 2 * len(self.clips)
+
+    def __getitem__(self, item: int) -> Clip:
+        return partner(self.clips[item // 2]) if item % 2 else self.clips[item // 2]
+
+
+def draw_pairs(split: str, count: int, nouns: int, seed: int) -> Pairs:
+    """`count` clips of a split (with partners: twice as many), motions in turn.
+
+    Args:
+        nouns: things are the first so many nouns of the world.
+    Raises:
+        UserError: unknown split, or fewer nouns than the held-out pairs need.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split `{split}`", f"choose from: {', '.join(SPLITS)}")
+    if not MODULUS <= nouns <= len(load_nouns()):
+        raise UserError(f"{nouns} nouns", f"choose {MODULUS} to {len(load_nouns())}")
+    names = [noun.noun for noun in load_nouns()]
+    number = {name: i for i, name in enumerate(names)}
+    found: list[Clip] = []
+    wanted = {kind: count // len(ANSWERS) + (i < count % len(ANSWERS)) for i, kind in enumerate(ANSWERS)}
+    for clip in draw_clips(20 * count + 600, SPLITS.index(split) + len(SPLITS) * seed):
+        first, second = number[clip.first] % nouns, number[clip.second] % nouns
+        fits = (first + BACKGROUNDS.index(clip.background)) % MODULUS in RESIDUES[split] and first != second
+        if fits and wanted[clip.kind]:
+            wanted[clip.kind] -= 1
+            found.append(replace(clip, first=names[first], second=names[second]))
+    if len(found) < count:
+        raise UserError(f"only {len(found)} of {count} {split} clips", "ask for fewer")
+    return Pairs(found)
+
+
+def render_pairs(renderer: Renderer, pairs: Pairs) -> np.ndarray:
+    """uint8 (clips, 8, 72, 72, 3); partners are its flips along axis 1."""
+    import numpy as np
+
+    return np.stack([render_clip(renderer, clip) for clip in pairs.clips])
+
+
+@cache
+def clips(split: str, count: int, nouns: int) -> tuple[Pairs, np.ndarray]:
+    """Pairs and their pixels; the same for all seeds. Kept: drawing them takes as long as a short training."""
+    pairs = draw_pairs(split, count, nouns, 0)
+    return pairs, render_pairs(Renderer(store.project_root() / "data"), pairs)
+
+
+def take(features: Tensor, items: list[int], order: str = "forward", frames: int | None = None) -> Tensor:
+    """Features (clips, T, N, D) of items of a `Pairs`: partners are flipped in time.
+
+    Args:
+        order: `forward`; `reversed` or `shuffled` frames are what a model is probed with.
+        frames: how many (None: all).
+    """
+    import torch
+
+    rows = features[[item // 2 for item in items]]
+    flip = torch.tensor([item % 2 for item in items], dtype=torch.bool)
+    rows = torch.where(flip.view(-1, 1, 1, 1), rows.flip(1), rows)
+    if order == "reversed":
+        rows = rows.flip(1)
+    elif order == "shuffled":
+        generator = torch.Generator().manual_seed(0)
+        where = torch.stack([torch.randperm(rows.shape[1], generator=generator) for _ in items])
+        rows = torch.gather(rows, 1, where[:, :, None, None].expand_as(rows))
+    elif order != "forward":
+        raise UserError(f"unknown order of frames `{order}`", "choose forward, reversed or shuffled")
+    return rows[:, segments(frames, rows.shape[1])] if frames else rows

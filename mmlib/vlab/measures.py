@@ -1,0 +1,84 @@
+"""What is measured on a checkpoint, and on which units: three tasks, questions forwards, reversed and shuffled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmlib.evidence import Evidence
+from mmlib.vlab import language, tasks
+from mmlib.vlab.data import Pairs
+
+if TYPE_CHECKING:
+    from mmlib.vlab.batches import Sequences
+    from mmlib.vlab.model import Vlab
+
+DESCRIBED = 60  # clips and partners whose captions are generated and scored
+
+
+def measure(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any = None) -> dict[str, list[float]]:
+    """Three tasks on one checkpoint: metric -> a value per unit (`units`)."""
+    found: dict[str, list[float]] = {}
+    for family in language.FAMILIES:
+        asked = tasks.questions(pairs, family)
+        said = tasks.answers(model, sequences, see, asked)
+        found[family] = tasks.right(said, asked)
+        found[f"{family}_reversed"] = tasks.right_for_partner(said, asked)
+        reworded = tasks.questions(pairs, family, held_out=True)
+        found[f"{family}_reworded"] = tasks.right(tasks.answers(model, sequences, see, reworded), reworded)
+        if shuffled and family == "motion":
+            found["motion_shuffled"] = tasks.right(tasks.answers(model, sequences, shuffled, asked), asked)
+    items = described(pairs)
+    found |= tasks.caption_scores(tasks.describe(model, sequences, see, items), pairs, items)
+    return {**found, **tasks.recalls(model, sequences, see, pairs, tasks.distinct(pairs, len(pairs)))}
+
+
+def described(pairs: Pairs) -> list[int]:
+    """Items whose captions are generated: the first clips with their partners."""
+    return list(range(min(DESCRIBED, len(pairs))))
+
+
+def units(pairs: Pairs) -> dict[str, list[str]]:
+    """Resampling units: `motion/number of the item`, by what is measured on them."""
+
+    def name(item: int) -> str:
+        return f"{pairs[item].kind}/{item}"
+
+    found = {
+        f"{family} question": [name(row[0]) for row in tasks.questions(pairs, family)] for family in language.FAMILIES
+    }
+    found["any question"] = [f"{kind.split()[0]}-{unit}" for kind, ids in found.items() for unit in ids]
+    found["caption"] = [name(item) for item in described(pairs)]
+    # One stratum: a small gallery has motions with a single clip, and those could not be resampled.
+    found["query"] = [f"query/{2 * number}" for number in tasks.distinct(pairs, len(pairs))]
+    return found
+
+
+METRICS = {
+    "motion_shuffled": "motion question", "cider": "caption", "caption_motion": "caption", "reversal_r1": "query",
+    "static_r1": "query",
+}  # fmt: skip
+METRICS["mixed"] = "any question"
+for _family in language.FAMILIES:
+    METRICS |= {f"{_family}{suffix}": f"{_family} question" for suffix in ("", "_reversed", "_reworded")}
+
+
+BLIND = "order-blind ceiling"  # an arm without a model: one half of every pair of a clip and its reversal
+
+
+def as_evidence(stage: str, results: list[dict[str, Any]], pairs: Pairs) -> dict[str, Any]:
+    """Every metric per unit, for every arm and seed that measured it; `mixed`: all questions of the three families."""
+    evidence, named = Evidence("vlab", stage), units(pairs)
+    for kind, ids in named.items():
+        evidence.units(kind, ids, asked=len(ids))
+    for result in results:
+        result["scores"]["mixed"] = [value for family in language.FAMILIES for value in result["scores"][family]]
+    for metric, kind in METRICS.items():
+        measured = [result for result in results if metric in result["scores"]]
+        if measured:
+            evidence.metric(metric, units=kind, higher_is_better=True, floor=None if metric == "cider" else 0.0)
+        for result in measured:
+            values = [round(value, 6) for value in result["scores"][metric]]
+            evidence.add(metric, arm=result["arm"], seed=result["seed"], values=values)
+    for metric in ("motion", "joint", "reversal_r1"):
+        evidence.add(metric, arm=BLIND, seed=None, values=[0.5] * len(named[METRICS[metric]]))
+    return evidence.as_dict()

@@ -1,0 +1,88 @@
+"""Tables and pictures of the video study's reports: arms with the share of seeds past the transition, film strips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmlib import tables
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pandas import DataFrame
+
+PAST = 0.6  # mean MOTION above this cannot be had without order: the ceiling of the blind is one half
+COLUMNS = {
+    "static": "STATIC %", "motion": "MOTION %", "joint": "JOINT %", "motion_reversed": "MOTION, frames reversed %",
+    "motion_shuffled": "shuffled %", "reversal_r1": "R@1 with reversals %", "static_r1": "R@1 without %",
+}  # fmt: skip
+
+
+def past_transition(evidence: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Arm -> (seeds whose mean MOTION is above `PAST`, seeds). Order is learned late and suddenly or not at all."""
+    from statistics import fmean
+
+    return {
+        arm: (sum(fmean(values) > PAST for values in seeds.values()), len(seeds))
+        for arm, seeds in evidence["metrics"]["motion"]["values"].items()
+    }
+
+
+def arms_table(evidence: dict[str, Any], order: list[str]) -> DataFrame:
+    """A row per arm in `order`: means over seeds, CIDEr in its own unit, and seeds past the transition."""
+    frame = tables.levels(evidence)
+    wide = frame.pivot(index="arm", columns="metric", values="value")
+    wide = wide.loc[[arm for arm in order if arm in wide.index], [name for name in COLUMNS if name in wide]]
+    table = wide.rename(columns=COLUMNS).reset_index()
+    cider = frame[frame["metric"] == "cider"].set_index("arm")["value"] / 100
+    table["CIDEr"] = [cider.get(arm) for arm in table["arm"]]
+    past = past_transition(evidence)
+    table["seeds past the transition"] = [f"{past[arm][0]} of {past[arm][1]}" for arm in table["arm"]]
+    return table
+
+
+def by_kind(evidence: dict[str, Any], metric: str = "motion") -> DataFrame:
+    """`arm, kind, value` (percent): a metric by kind of motion, mean over seeds."""
+    import numpy
+    import pandas
+
+    declared = evidence["metrics"][metric]
+    kinds = numpy.array([unit.split("/")[0] for unit in evidence["units"][declared["units"]]])
+    rows = [
+        {"arm": arm, "kind": kind, "value": 100 * float(numpy.array(list(seeds.values()))[:, kinds == kind].mean())}
+        for arm, seeds in declared["values"].items()
+        for kind in sorted(set(kinds))
+    ]
+    return pandas.DataFrame(rows)
+
+
+def per_seed(evidence: dict[str, Any], metric: str = "motion") -> DataFrame:
+    """`arm, seed, value` (percent): what a mean would hide."""
+    import pandas
+
+    values = evidence["metrics"][metric]["values"]
+    return pandas.DataFrame(
+        {"arm": arm, "seed": seed, "value": 100 * sum(row) / len(row)}
+        for arm, seeds in values.items()
+        for seed, row in seeds.items()
+    )
+
+
+def strip(clip: np.ndarray) -> np.ndarray:
+    """Frames side by side with a white line between them: uint8 (T, H, W, 3) -> (H, T (W + 2) - 2, 3)."""
+    import numpy as np
+
+    framed = np.pad(clip, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
+    return np.concatenate(list(framed), 1)[:, :-2]
+
+
+def animation(clip: np.ndarray, scale: int = 2, milliseconds: int = 180) -> bytes:
+    """A looping GIF of uint8 (T, H, W, 3)."""
+    import io
+
+    from PIL import Image
+
+    size = (clip.shape[2] * scale, clip.shape[1] * scale)
+    images = [Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in clip]
+    stream = io.BytesIO()
+    images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+    return stream.getvalue()

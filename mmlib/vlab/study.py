@@ -1,0 +1,162 @@
+"""What one shard of the study computes: an arm of stage 1, or a form of blending in stage 2, each from one seed.
+
+All arms of a comparison get the same clips, steps, batches and questions; a learning rate is chosen for each kind of
+arm by its answers on validation clips, on a seed that is not reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from mmlib import store
+from mmlib.errors import UserError
+from mmlib.vlab import language
+from mmlib.vlab.base import Settings, as_text, features, load_weights, open_base, read_weights, tokenizer
+from mmlib.vlab.data import clips
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmlib.vlab.batches import Sequences
+    from mmlib.vlab.model import Arm, Vlab
+
+
+def arms(blocks: list[int]) -> dict[str, Arm]:
+    """Stage-1 variants by name. `b0` and `b1` are provably blind to order; `b2` is the one to beat."""
+    from mmlib.vlab.model import Arm
+
+    where = tuple(blocks)
+    adapted = {name: Arm(name, where) for name in ("mlp", "tconv", "st3d", "tattn", "aim")}
+    return {
+        "b0": Arm(pool=True, frame_embedding=False),
+        "b1": Arm(frame_embedding=False),
+        "b2": Arm(),
+        **adapted,
+        "b2-tuned": Arm(freeze="clip_small_lr"),
+        "tconv-small-lr": Arm("tconv", where, freeze="clip_small_lr"),
+        "tconv-unfrozen": Arm("tconv", where, freeze="none"),
+        "tconv-before-mlp": Arm("tconv", where, position="mlp"),
+        "tconv-both": Arm("tconv", where, position="both"),
+    }
+
+
+def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Arm -> the learning rate with the best mean of the three families on validation clips."""
+    from statistics import fmean
+
+    best: dict[str, tuple[float, float]] = {}
+    for result in results:
+        score = fmean(fmean(result["scores"][family]) for family in language.FAMILIES)
+        # The lower rate of two equals: -rate.
+        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0)), (score, -result["learning_rate"]))
+    return {arm: -rate for arm, (_, rate) in best.items()}
+
+
+def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
+    """`tconv`, `tconv@T4` (frames) or `tconv@qa` (one loss alone) -> the arm and what it changes in the settings.
+
+    Raises:
+        UserError: unknown name.
+    """
+    from mmlib.vlab.model import RATIOS
+
+    kind, _, option = name.partition("@")
+    known = arms(blocks)
+    if kind not in known or (option and option[0] != "T" and option not in RATIOS):
+        raise UserError(
+            f"unknown arm `{name}`", f"choose from: {', '.join(known)}, with @T1 … @T8 or @{'/@'.join(RATIOS)}"
+        )
+    changes: Settings = {}
+    if option.startswith("T"):
+        changes["frames"] = int(option[1:])
+    elif option:
+        kept = ("vtc", "pair") if option == "vtc" else (option,)
+        changes["ratios"] = {task: ratio if task in kept else 0.0 for task, ratio in RATIOS.items()}
+    return dataclasses.replace(known[kind], hidden=hidden), changes
+
+
+def adapt(shard: dict[str, Any]) -> dict[str, Any]:
+    """Stage 1 of one arm from one seed, measured on `shard["split"]`."""
+    import torch
+
+    from mmlib.vlab import training
+    from mmlib.vlab.batches import Sequences
+    from mmlib.vlab.model import RATIOS, Vlab, adopt_reader
+
+    torch.set_num_threads(1)
+    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
+    arm, changes = parse_arm(shard["arm"], settings["blocks"], settings["hidden"])
+    options = {"ratios": RATIOS, **settings, **changes, "learning_rate": shard["learning_rate"], "name": shard["name"]}
+    words = tokenizer(base["nouns"])
+    model = Vlab(open_base(base, seed), arm, words.pad_token_id, seed)
+    adopt_reader(model, read_weights(store.project_root() / f"results/vlab/clip/reader-seed{seed}.safetensors"))
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
+    scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
+    seen = {"lower": features(base, seed, "train", model.start)}
+    curve = training.train(model, sequences, pairs, seen, options, seed, scratch)
+    result = {"arm": shard["arm"], "seed": seed, "learning_rate": shard["learning_rate"], "curve": curve,
+              "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
+    result |= {"scores": measure_adapted(model, sequences, base, seed, shard["split"], options.get("frames"))}
+    if shard["keep"]:
+        result["weights"] = {shard["arm"]: as_text(model.state_dict())}
+    return result
+
+
+def measure_adapted(
+    model: Vlab, sequences: Sequences, base: Settings, seed: int, split: str, frames: int | None
+) -> dict[str, list[float]]:
+    """All scores of a stage-1 model, also with shuffled test frames."""
+    from mmlib.vlab import training
+    from mmlib.vlab.measures import measure
+
+    pairs, _ = clips(split, base["test_clips"], base["nouns"])
+    below = features(base, seed, split, model.start)
+    see = training.seer({"video": training.encode(model, below, frames=frames)})
+    shuffled = training.seer({"video": training.encode(model, below, "shuffled", frames)})
+    return measure(model, sequences, pairs, see, shuffled)
+
+
+def blend(shard: dict[str, Any]) -> dict[str, Any]:
+    """Stage 2 of one form of blending from one seed: both encoders frozen, their tokens made once."""
+    import torch
+
+    from mmlib.vlab import training
+    from mmlib.vlab.batches import Sequences
+    from mmlib.vlab.measures import measure
+    from mmlib.vlab.model import RATIOS, Vlab, blended
+
+    torch.set_num_threads(1)
+    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
+    words, clip = tokenizer(base["nouns"]), open_base(base, seed)
+    arm, _ = parse_arm(shard["source"], settings["blocks"], settings["hidden"])
+    path = store.project_root() / f"results/vlab/adapting/{shard['source']}-seed{seed}.safetensors"
+    stage1 = load_weights(Vlab(clip, arm, words.pad_token_id, seed), path)
+    model = blended(stage1, clip, shard["arm"], seed)
+    tokens = {split: branch_tokens(stage1, base, seed, split, model.slots) for split in ("train", "test")}
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
+    options = {"ratios": RATIOS, **settings, "name": shard["name"]}
+    scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
+    curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
+    test, _ = clips("test", base["test_clips"], base["nouns"])
+    return {
+        "arm": shard["arm"], "seed": seed, "curve": curve,
+        "parameters": sum(p.numel() for p in model.fusion.parameters()),
+        "scores": measure(model, sequences, test, training.seer(tokens["test"])),
+    }  # fmt: skip
+
+
+def branch_tokens(stage1: Vlab, base: Settings, seed: int, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
+    """What each branch that a form of blending uses sees of a split."""
+    import torch
+
+    from mmlib.vlab import training
+
+    found = {}
+    if "video" in slots.values():
+        found["video"] = training.encode(stage1, features(base, seed, split, stage1.start))
+    if "image" in slots.values():
+        with torch.inference_mode():
+            norm = open_base(base, seed).vision_model.post_layernorm
+            found["image"] = norm(features(base, seed, split, base["layers"])).clone()
+    return found

@@ -1,0 +1,128 @@
+"""The shards of the study from end to end at toy size, arms by name, rates by validation, evidence per unit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mmlib import store
+from mmlib.errors import UserError
+from mmlib.vlab import base, data, measures, report, study
+from mmlib.vlab.language import FAMILIES
+from tests.world.conftest import DATA
+
+BASE = {"nouns": 8, "clips": 12, "test_clips": 12, "width": 32, "layers": 2}
+SETTINGS = {
+    "blocks": [1], "hidden": 8, "steps": 2, "batch": 4, "questions": 2, "adapter_pace": 5.0, "clip_pace": 0.2,
+    "answer_share": 0.8,
+}  # fmt: skip
+READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "questions": 2, "answer_share": 0.8}
+
+
+@pytest.fixture(scope="module")
+def project(root, tmp_path_factory):
+    """A project with data and nothing else."""
+    home = tmp_path_factory.mktemp("vlab")
+    (home / "mmlib").mkdir()
+    (home / "params.yaml").write_text("")
+    (home / "data").symlink_to(DATA)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        yield home
+        base.base_clip.cache_clear()
+        base.lower.cache_clear()
+        data.clips.cache_clear()
+
+
+def adapt(arm, split="test", keep=False):
+    return study.adapt({"name": arm, "arm": arm, "seed": 0, "learning_rate": 1e-3, "split": split, "keep": keep,
+                        "base": BASE, "settings": SETTINGS})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def adapted(project):
+    shard = {"name": "seed 0", "seed": 0, "base": BASE,
+             "settings": {"steps": 2, "batch": 4, "learning_rate": 1e-3, "reader": READER}}  # fmt: skip
+    trained = base.train_base(shard)
+    base.write_weights([trained], project / "results/vlab/clip")
+    assert "weights" not in trained
+    results = [adapt("b0"), adapt("tconv@T2"), adapt("tconv", keep=True)]
+    base.write_weights(results, project / "results/vlab/adapting")
+    return results
+
+
+@pytest.fixture(scope="module")
+def blended(adapted):
+    shard = {"arm": "parallel", "seed": 0, "source": "tconv", "base": BASE, "name": "parallel",
+             "settings": {**SETTINGS, "learning_rate": 1e-3}}  # fmt: skip
+    return study.blend(shard)
+
+
+def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
+    pairs, _ = data.clips("test", 12, 8)
+    evidence = measures.as_evidence("vlab-adapting", [json.loads(json.dumps(result)) for result in adapted], pairs)
+    assert set(evidence["metrics"]) == set(measures.METRICS)
+    for metric, declared in evidence["metrics"].items():
+        length = len(evidence["units"][declared["units"]])
+        assert length > 0 and all(len(v) == length for arm in declared["values"].values() for v in arm.values()), metric
+    assert set(evidence["metrics"]["motion"]["values"][measures.BLIND]["-"]) == {0.5}
+    mixed = sum(len(evidence["units"][f"{family} question"]) for family in ("static", "motion", "joint"))
+    assert len(evidence["units"]["any question"]) == mixed
+    assert set(blended["scores"]) == set(measures.METRICS) - {"motion_shuffled", "mixed"}
+    table = report.arms_table(evidence, ["b0", "tconv", "unknown"])
+    assert list(table["arm"]) == ["b0", "tconv"] and list(table["seeds past the transition"]) == ["0 of 1"] * 2
+
+
+def test_an_order_blind_arm_is_right_once_in_every_pair(adapted):
+    scores = adapted[0]["scores"]
+    assert scores["motion"] == scores["motion_reversed"] and max(scores["reversal_r1"]) <= 0.5
+    assert sum(scores["motion"][::2]) + sum(scores["motion"][1::2]) <= len(scores["motion"]) / 2
+
+
+def test_a_shard_gives_the_same_bits_again(adapted):
+    again = adapt("tconv", keep=True)
+    base.write_weights([again], store.project_root() / "again")
+    assert again == adapted[2]
+    folder = store.project_root()
+    name = "tconv-seed0.safetensors"
+    assert (folder / "again" / name).read_bytes() == (folder / "results/vlab/adapting" / name).read_bytes()
+
+
+def test_arms_by_name():
+    arm, changes = study.parse_arm("tconv@T4", [1, 2], 16)
+    assert (arm.adapter, arm.blocks, arm.hidden, changes) == ("tconv", (1, 2), 16, {"frames": 4})
+    arm, changes = study.parse_arm("b2@qa", [1], 8)
+    assert changes == {"ratios": {"vtc": 0.0, "pair": 0.0, "mlm": 0.0, "ulm": 0.0, "qa": 1.0}} and arm.adapter == "none"
+    for bad in ("conv", "tconv@lm"):
+        with pytest.raises(UserError, match=f"unknown arm `{bad}`"):
+            study.parse_arm(bad, [1], 8)
+
+
+def test_the_rate_is_the_best_of_validation():
+    def tried(arm, rate, score):
+        return {"arm": arm, "learning_rate": rate, "scores": {key: [score, 0] for key in FAMILIES}}
+
+    tries = [tried("b2", 0.1, 0.2), tried("b2", 0.2, 0.8), tried("mlp", 0.1, 0.5), tried("mlp", 0.2, 0.5)]
+    assert study.choose_rate(tries) == {"b2": 0.2, "mlp": 0.1}
+
+
+def test_missing_and_foreign_weights_are_named(adapted, project):
+    with pytest.raises(UserError, match=r"clip-seed9\.safetensors is missing"):
+        base.open_base(BASE, 9)
+    with pytest.raises(UserError, match="holds another model"):
+        base.open_base({**BASE, "width": 48}, 0)
+
+
+def test_pictures_of_clips():
+    clip = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    strip = report.strip(clip)
+    assert strip.shape == (4, 12, 3) and np.array_equal(strip[:, :5], clip[0]) and np.array_equal(strip[:, 7:], clip[1])
+    assert (strip[:, 5:7] == 255).all()
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(BytesIO(report.animation(clip))) as image:
+        assert image.n_frames == 2 and image.size == (10, 8)
