@@ -134,25 +134,6 @@ class WorldClip:
 
 
 @dataclass(frozen=True)
-class WorldLlava:
-    """Stage `world-llava`: stage 1 of LLaVA; `align_…` is the projector alone, the rest with the language model."""
-
-    seed: int
-    scenes: int
-    width: int
-    layers: int
-    align_steps: int
-    align_batch: int
-    align_learning_rate: float
-    align_muon_learning_rate: float
-    steps: int
-    batch: int
-    learning_rate: float
-    muon_learning_rate: float
-    test_scenes: int
-
-
-@dataclass(frozen=True)
 class WorldPool:
     """Stage `world-pool`: the instruction pool; scenes that its pictures are drawn from, and records."""
 
@@ -162,15 +143,9 @@ class WorldPool:
 
 
 @dataclass(frozen=True)
-class WorldTuning:
-    """Stage `world-tuning`: stage 2 of LLaVA on shares of the pool, and the benchmarks: scenes, items of each."""
+class WorldBenchmarks:
+    """The benchmarks: scenes of the test split that they draw from, items of each."""
 
-    seeds: list[int]
-    shares: list[float]
-    steps: int
-    batch: int
-    learning_rate: float
-    muon_learning_rate: float
     test_seed: int
     test_scenes: int
     items: int
@@ -182,8 +157,7 @@ class World:
 
     pool: WorldPool
     clip: WorldClip
-    llava: WorldLlava
-    tuning: WorldTuning
+    benchmarks: WorldBenchmarks
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlib import store
 from mmlib.errors import UserError
 from mmlib.formats.llava import Record
 from mmlib.models import align, clip, llava
 from mmlib.world import benchmarks, vocabulary
-from mmlib.world.benchmarks import BENCHMARKS, Item
-from mmlib.world.pool_files import open_pool
+from mmlib.world.benchmarks import Item
 from mmlib.world.render import Renderer
-from mmlib.world.scenes import draw_scenes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,12 +35,6 @@ def tune(
     model = llava.open_llava(source)
     curve = align.train_stage2(model, vocabulary.build_tokenizer(), records, pictures, settings, seed)
     return model, curve
-
-
-def items(test_scenes: int, count: int, seed: int) -> dict[str, list[Item]]:
-    """The items of every benchmark, `count` each, on `test_scenes` scenes of the test split."""
-    scenes = draw_scenes("test", test_scenes, seed)
-    return {b.name: benchmarks.build(b, scenes, count, seed) for b in BENCHMARKS}
 
 
 def answers(
@@ -76,18 +67,3 @@ def random_part(records: list[Record], share: float, seed: int) -> list[Record]:
         raise UserError(f"a share of {share} of the pool", "choose above 0 and up to 1")
     chosen = random.Random(f"part/{seed}").sample(range(len(records)), round(share * len(records)))
     return [records[i] for i in sorted(chosen)]
-
-
-def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """One run of stage 2, for `engine.shard_map`: scores of all benchmarks, the learning curve, some answers."""
-    import torch
-
-    torch.set_num_threads(1)  # the last bits must not depend on free cores
-    root, settings = store.project_root(), shard["settings"]
-    records, pictures = open_pool(root / "results/world/pool")
-    part = random_part(records, shard["share"], shard["seed"])
-    model, curve = tune(root / "results/world/llava", part, pictures, settings, shard["seed"])
-    built = items(settings["test_scenes"], settings["items"], settings["test_seed"])
-    said = answers(model, vocabulary.build_tokenizer(), built, Renderer(root / "data"))
-    return {"share": shard["share"], "seed": shard["seed"], "records": len(part), "curve": curve,
-            "scores": scores(said, built), "said": {name: texts[:6] for name, texts in said.items()}}  # fmt: skip

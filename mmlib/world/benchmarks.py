@@ -17,7 +17,7 @@ from mmlib.world.language import article
 from mmlib.world.nouns import by_name, load_nouns
 from mmlib.world.pool import SHORT
 from mmlib.world.questions import Question, ask, wordings
-from mmlib.world.scenes import Scene, frequencies
+from mmlib.world.scenes import Scene, draw_scenes, frequencies
 
 POPULAR = 30  # nouns that count as popular: the commonest of the world
 NEGATIVES = ("random", "popular", "adversarial")
@@ -98,6 +98,12 @@ def build(benchmark: Benchmark, scenes: list[Scene], count: int, seed: int) -> l
             return items
     culprit = f"{len(scenes)} scenes give {len(items)} of {count} items of benchmark {benchmark.name}"
     raise UserError(culprit, "draw more scenes or ask for fewer items")
+
+
+def build_all(test_scenes: int, count: int, seed: int) -> dict[str, list[Item]]:
+    """The items of every benchmark by its name, `count` each, on `test_scenes` scenes of the test split."""
+    scenes = draw_scenes("test", test_scenes, seed)
+    return {benchmark.name: build(benchmark, scenes, count, seed) for benchmark in BENCHMARKS}
 
 
 def _questions(benchmark: Benchmark, scenes: list[Scene], draw: random.Random) -> Iterator[tuple[Question, Scene]]:
