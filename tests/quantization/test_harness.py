@@ -34,9 +34,8 @@ def test_ranking_is_the_harness_acc(root, tokenizer):
 
 
 def test_generation_is_the_harness_exact_match():
-    settings = {"widths": [8], "group": 32, "seeds": [0], "largest": 3, "items": 24, "steps": 120, "batch": 16,
-                "learning_rate": 0.01}  # fmt: skip
-    subject = family.train(settings, 32, 0)
+    settings = {"group": 32, "largest": 3, "most_steps": 2, "items": 24, "batch": 16}
+    subject = family.train(settings, 32, 0, learning_rate=0.01, steps=120)
     ours = family.scores(subject)
     task = harness.generation_task("words", subject.demonstration, subject.tests, arithmetic.END, 30)
     found = harness.evaluate(subject.model, subject.tokenizer, [task], batch=8)["words"]
