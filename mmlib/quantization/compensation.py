@@ -119,7 +119,8 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """One seed and one way of tuning -> scores of its arms, as JSON.
 
     `before/full`, `before/lora`: tuned at 16 bits, then rounded to every width. `after`, `distilled`: rounded to every
-    width, then LoRA; `distilled` at 16 bits, too, the control without rounding (that of `after` is `before/lora`). `base`: no training at all, rounded to every width.
+    width, then LoRA; `distilled` at 16 bits, too, its control without rounding (that of `after` is `before/lora`).
+    `base`: no training at all, rounded to every width.
     """
     import torch
 

@@ -88,7 +88,7 @@ def compare(results: list[dict[str, Any]], metric: str, counted: str, one: int, 
 
 
 def add_to(evidence: Evidence, results: list[dict[str, Any]], widths: list[int]) -> None:
-    """Metrics `cot_equal_block` and `cot_equal_total`, arms `w4-beside-w16` and `w16-beside-w4`, per problem and seed."""
+    """Metrics `cot_equal_block`, `cot_equal_total` of arms `w4-beside-w16`, `w16-beside-w4`, per problem and seed."""
     for counted in COUNTED:
         name = f"cot_equal_{counted}"
         evidence.metric(name, units="problem", higher_is_better=True, floor=0.0)

@@ -166,8 +166,10 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
         trained.model.load_state_dict(state, strict=False)
         stored = rounded(trained, bits, settings)
         arms[str(bits)] = {"size": stored, "scores": scores(trained), "said": say(trained, trained.model, SAMPLES)}
-    return {"width": width, "seed": seed, "early": shard["early"], "validated": checked, "arms": arms, "tests": arithmetic.digest(trained.tests),
-            "weights": base64.b64encode(save(state)).decode()}  # fmt: skip
+    return {
+        "width": width, "seed": seed, "early": shard["early"], "steps": shard["steps"], "validated": checked,
+        "arms": arms, "tests": arithmetic.digest(trained.tests), "weights": base64.b64encode(save(state)).decode(),
+    }  # fmt: skip
 
 
 def write_weights(results: list[dict[str, Any]], folder: Path) -> None:

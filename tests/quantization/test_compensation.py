@@ -126,8 +126,11 @@ def test_learning_rates_are_chosen_on_problems_that_are_not_the_tests(tmp_path, 
 def test_the_best_mean_over_seeds_is_chosen():
     rows = [
         {"way": way, "learning_rate": rate, "solved": solved}
-        for way, scores in (("lora", {0.1: (0.5, 0.7), 0.2: (0.9, 0.0)}), ("full", {0.1: (0.2,), 0.2: (0.3,)}),
-                            ("distilled", {0.1: (0.4,), 0.2: (0.4,)}))
+        for way, scores in (
+            ("lora", {0.1: (0.5, 0.7), 0.2: (0.9, 0.0)}),
+            ("full", {0.1: (0.2,), 0.2: (0.3,)}),
+            ("distilled", {0.1: (0.4,), 0.2: (0.4,)}),
+        )
         for rate, values in scores.items()
         for solved in values
     ]
