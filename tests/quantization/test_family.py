@@ -163,8 +163,8 @@ def test_the_learning_rate_with_the_best_log_probability_is_chosen_for_each_size
 
 def test_learning_rates_are_chosen_without_a_test_problem(monkeypatch):
     asked, taught = [], []
-    monkeypatch.setattr(family, "scores", lambda subject: asked.extend(subject.tests) or dict.fromkeys(
-        ("direct_em", "cot_strict", "cot_logprob"), [0.0]))  # fmt: skip
+    nothing = {name: [0.0] for name in ("direct_em", "cot_strict", "cot_logprob")}
+    monkeypatch.setattr(family, "scores", lambda subject: asked.extend(subject.tests) or nothing)
     plain = arithmetic.documents
     monkeypatch.setattr(arithmetic, "documents", lambda *a, **k: taught.append(plain(*a, **k)) or taught[-1])
     threads = torch.get_num_threads()
