@@ -15,7 +15,7 @@ from mmlib import store
 from mmlib.errors import UserError
 from mmlib.models.lm import generate
 from mmlib.models.train import train_lm
-from mmlib.quantization import arithmetic, family
+from mmlib.quantization import arithmetic, family, family_store
 from mmlib.quantization.model import GROUPS, linears
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
 
 def load_base(base: dict[str, Any], seed: int) -> family.Subject:
     """The member of the family that was stopped early."""
-    return family.load(base, base["early_size"], seed, store.project_root() / FOLDER, early=True)
+    return family_store.load(base, base["early_size"], seed, store.project_root() / FOLDER, early=True)
 
 
 def _lora_at_all_widths(start: family.Subject, texts: list[str], order: str, shard: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mmlib import store
 from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.metrics import continuations
@@ -22,8 +21,6 @@ from mmlib.quantization import arithmetic, equal_bits, size
 from mmlib.quantization.model import Spec, linears, quantize_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -153,7 +150,7 @@ def fingerprint(linear: nn.Linear) -> str:
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """Train one model, measure it at every width (not if stopped early); weights come back as base64 of safetensors."""
+    """Train one model, measure it at every width; weights come back as base64 of a safetensors file."""
     import torch
     from safetensors.torch import save
 
@@ -162,7 +159,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     trained = train(settings, width, seed, shard["learning_rate"], shard["steps"])
     state = {name: value.clone() for name, value in trained.model.state_dict().items() if name != "lm_head.weight"}
     checked, arms = validated(trained, settings), {}
-    for bits in () if shard["early"] else (FULL_BITS, *settings["widths"]):
+    for bits in (FULL_BITS, *settings["widths"]):
         trained.model.load_state_dict(state, strict=False)
         stored = rounded(trained, bits, settings)
         arms[str(bits)] = {"size": stored, "scores": scores(trained), "said": say(trained, trained.model, SAMPLES)}
@@ -170,32 +167,6 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
         "width": width, "seed": seed, "early": shard["early"], "steps": shard["steps"], "validated": checked,
         "arms": arms, "tests": arithmetic.digest(trained.tests), "weights": base64.b64encode(save(state)).decode(),
     }  # fmt: skip
-
-
-def write_weights(results: list[dict[str, Any]], folder: Path) -> None:
-    """Store each model as `w<width>-seed<seed>.safetensors`, and drop its weights from the results."""
-    for result in results:
-        name = _file_name(result["width"], result["seed"], result["early"])
-        store.atomic_write(folder / name, base64.b64decode(result.pop("weights")))
-
-
-def _file_name(width: int, seed: int, early: bool) -> str:
-    return f"w{width}{'-early' if early else ''}-seed{seed}.safetensors"
-
-
-def load(settings: dict[str, Any], width: int, seed: int, folder: Path, early: bool = False) -> Subject:
-    """The stored family member, in full precision; `early`: the one that was stopped early, to be tuned further."""
-    from safetensors.torch import load_file
-
-    path = folder / _file_name(width, seed, early)
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "run `dvc repro -s quantization-family`")
-    tokenizer = arithmetic.build_tokenizer(settings["largest"])
-    model = build_model(width, tokenizer, seed)
-    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:  # the output layer is the embedding
-        raise UserError(f"{path} holds another model", "delete results/quantization/family and run again")
-    return subject(model.eval(), tokenizer, settings, seed)
 
 
 def shards(settings: dict[str, Any], rates: dict[int, float]) -> list[dict[str, Any]]:
@@ -215,13 +186,13 @@ def shards(settings: dict[str, Any], rates: dict[int, float]) -> list[dict[str, 
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
-    """Per test problem, for every model size, width in bits and training seed; arms are named `family128-w4`.
+    """Per test problem, for every model, width in bits and training seed; arms: see `arm_name`.
 
     `cot_equal_block`, `cot_equal_total`: chain of thought read at equal stored bits (`equal_bits`), without and with
     the embedding; arms `w4-beside-w16` and `w16-beside-w4`.
     """
     arms = {
-        (f"family{result['width']}-w{bits}", result["seed"]): arm["scores"]
+        (arm_name(result, bits), result["seed"]): arm["scores"]
         for result in results
         for bits, arm in result["arms"].items()
     }
@@ -229,6 +200,11 @@ def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict
     evidence = problem_evidence("quantization-family", arms, settings)
     equal_bits.add_to(evidence, members, settings["widths"])
     return {**evidence.as_dict(), "items": arithmetic.digest(test_problems_of(settings))}
+
+
+def arm_name(result: dict[str, Any], bits: str) -> str:
+    """`family64-w4`, `early32-w4`."""
+    return f"{'early' if result['early'] else 'family'}{result['width']}-w{bits}"
 
 
 def test_problems_of(settings: dict[str, Any], more: int = 0) -> list[arithmetic.Problem]:

@@ -19,10 +19,11 @@ PUBLISHED = Path(__file__).with_name("published_table1.csv")
 def levels(results: list[dict[str, Any]], evidence: dict[str, Any]) -> DataFrame:
     """`tables.levels` with `model` (hidden size), `bits`, and kilobits of the block and of everything stored."""
     frame = tables.levels(evidence)
-    frame = frame[~frame["metric"].str.startswith("cot_equal")]
+    frame = frame[frame["arm"].str.startswith("family")]
     stored = {
         f"family{result['width']}-w{bits}": (result["width"], int(bits), arm["size"])
         for result in results
+        if not result["early"]
         for bits, arm in result["arms"].items()
     }
     model, bits, size = zip(*(stored[arm] for arm in frame["arm"]), strict=True)
@@ -92,7 +93,18 @@ def at_equal_bits(results: list[dict[str, Any]], evidence: dict[str, Any], width
     return pandas.DataFrame(rows)
 
 
-def samples(results: list[dict[str, Any]], model: int) -> dict[int, list[str]]:
-    """Bits -> what the first training seed of a model answered to the first problems."""
-    first = next(result for result in results if result["width"] == model and not result["early"])
+def stopped_early(evidence: dict[str, Any]) -> DataFrame:
+    """The model that was stopped early, a row per width in bits: scores in percent with 95 % intervals, as text."""
+    frame = tables.levels(evidence)
+    frame = frame[frame["arm"].str.startswith("early") & ~frame["metric"].str.endswith("logprob")]
+    text = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
+    bits = [int(arm.rpartition("-w")[2]) for arm in frame["arm"]]
+    wide = frame.assign(text=text, bits=bits).pivot(index="bits", columns="metric", values="text")
+    names = {"direct_em": "direct %", "cot_strict": "chain of thought, strict %", "cot_flexible": "flexible %"}
+    return wide.sort_index(ascending=False)[list(names)].rename(columns=names)
+
+
+def samples(results: list[dict[str, Any]], early: bool) -> dict[int, list[str]]:
+    """Bits -> what the first training seed answered to the first problems: the model stopped early, or the smallest."""
+    first = min((r for r in results if r["early"] == early), key=lambda r: (r["width"], r["seed"]))
     return {int(bits): arm["said"] for bits, arm in first["arms"].items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmlib.errors import UserError
-from mmlib.quantization import arithmetic, compensation, family, learning_rates
+from mmlib.quantization import arithmetic, compensation, family, family_store, learning_rates
 from mmlib.quantization.model import linears
 
 BASE = {"widths": [2], "group": 32, "seeds": [0], "largest": 5, "most_steps": 2, "items": 6, "early_size": 32}
@@ -110,7 +110,7 @@ def test_a_grid_finer_than_the_group_is_refused():
 
 
 def test_learning_rates_are_chosen_on_problems_that_are_not_the_tests(tmp_path, monkeypatch):
-    family.write_weights([family.evaluate(EARLY)], tmp_path / compensation.FOLDER)
+    family_store.write([family.evaluate(EARLY)], tmp_path / compensation.FOLDER)
     monkeypatch.setattr(compensation.store, "project_root", lambda: tmp_path)
     asked = []
     monkeypatch.setattr(family, "say", lambda subject, model: asked.extend(subject.tests) or [""] * len(subject.tests))
@@ -139,8 +139,12 @@ def test_the_best_mean_over_seeds_is_chosen():
 
 def test_all_arms_come_out_of_the_shards(tmp_path, monkeypatch):
     result = family.evaluate(EARLY)
-    assert result["arms"] == {} and result["validated"].keys() == {"direct_em", "cot_strict", "cot_logprob"}
-    family.write_weights([result], tmp_path / compensation.FOLDER)
+    assert result["arms"].keys() == {"16", "2"} and result["validated"].keys() == {
+        "direct_em",
+        "cot_strict",
+        "cot_logprob",
+    }
+    family_store.write([result], tmp_path / compensation.FOLDER)
     monkeypatch.setattr(compensation.store, "project_root", lambda: tmp_path)
     threads = torch.get_num_threads()
     results = [compensation.evaluate(shard) for shard in compensation.shards(BASE, SETTINGS, RATES)]

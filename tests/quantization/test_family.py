@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmlib.errors import UserError
-from mmlib.quantization import arithmetic, equal_bits, family, family_search
+from mmlib.quantization import arithmetic, equal_bits, family, family_search, family_store
 from mmlib.quantization.model import linears
 
 SETTINGS = {
@@ -84,17 +84,17 @@ def test_a_shard_is_trained_rounded_and_measured(result):
 
 def test_weights_are_equal_after_saving_and_reloading_and_so_are_scores(result, tmp_path):
     stored = {**result}
-    family.write_weights([stored], tmp_path)
+    family_store.write([stored], tmp_path)
     assert "weights" not in stored
-    again = family.load(SETTINGS, 32, 0, tmp_path)
+    again = family_store.load(SETTINGS, 32, 0, tmp_path)
     assert family.scores(again) == result["arms"]["16"]["scores"]
 
 
 def test_a_rounded_checkpoint_scores_the_same_after_saving_and_reloading(result, tmp_path):
     from mmlib.models.lm import open_checkpoint, save_checkpoint
 
-    family.write_weights([{**result}], tmp_path)
-    subject = family.load(SETTINGS, 32, 0, tmp_path)
+    family_store.write([{**result}], tmp_path)
+    subject = family_store.load(SETTINGS, 32, 0, tmp_path)
     family.rounded(subject, 2, SETTINGS)
     save_checkpoint(subject.model, subject.tokenizer, tmp_path / "w2")
     model, _ = open_checkpoint(tmp_path / "w2")
@@ -105,7 +105,7 @@ def test_a_rounded_checkpoint_scores_the_same_after_saving_and_reloading(result,
 
 def test_missing_and_foreign_weights_name_the_remedy(result, tmp_path):
     with pytest.raises(UserError, match=r"w64-seed0\.safetensors is missing; run `dvc repro -s quantization-family`"):
-        family.load(SETTINGS, 64, 0, tmp_path)
+        family_store.load(SETTINGS, 64, 0, tmp_path)
     with pytest.raises(UserError, match="width 48 is not a multiple of 32"):
         family.build_model(48, arithmetic.build_tokenizer(5), 0)
 
@@ -113,8 +113,8 @@ def test_missing_and_foreign_weights_name_the_remedy(result, tmp_path):
 def test_a_prompt_longer_than_the_context_is_refused(result, tmp_path):
     from mmlib.models.lm import generate
 
-    family.write_weights([{**result}], tmp_path)
-    subject = family.load(SETTINGS, 32, 0, tmp_path)
+    family_store.write([{**result}], tmp_path)
+    subject = family_store.load(SETTINGS, 32, 0, tmp_path)
     with pytest.raises(UserError, match=r"prompt `Ana has.*` has 300 tokens, room is for 246"):
         generate(subject.model, subject.tokenizer, ["Ana has 3 ." + " ." * 296], 10)
 
@@ -122,8 +122,8 @@ def test_a_prompt_longer_than_the_context_is_refused(result, tmp_path):
 def test_batched_generation_equals_one_by_one(result, tmp_path):
     from mmlib.models.lm import generate
 
-    family.write_weights([{**result}], tmp_path)
-    subject = family.load(SETTINGS, 32, 0, tmp_path)
+    family_store.write([{**result}], tmp_path)
+    subject = family_store.load(SETTINGS, 32, 0, tmp_path)
     prompts = [p.query(True) for p in subject.tests] + [subject.demonstration.solved(True)]
     alone = [generate(subject.model, subject.tokenizer, [prompt], 12)[0] for prompt in prompts]
     assert generate(subject.model, subject.tokenizer, prompts, 12, batch=len(prompts)) == alone
@@ -177,9 +177,9 @@ def test_learning_rates_are_chosen_without_a_test_problem(monkeypatch):
 
 
 def test_weights_tell_an_early_model_from_a_finished_one(result, tmp_path):
-    family.write_weights([{**result}], tmp_path)
+    family_store.write([{**result}], tmp_path)
     with pytest.raises(UserError, match=r"w32-early-seed0\.safetensors is missing"):
-        family.load(SETTINGS, 32, 0, tmp_path, early=True)
+        family_store.load(SETTINGS, 32, 0, tmp_path, early=True)
 
 
 # ---- equal bits -----------------------------------------------------------------------------------------------------
@@ -234,3 +234,6 @@ def test_evidence_at_equal_bits_has_every_pair_and_both_ways_of_counting():
         assert values.keys() == {"w4-beside-w16", "w16-beside-w4", "w4-beside-w8", "w8-beside-w4"}
         assert values["w4-beside-w16"].keys() == {"0", "1"}
     assert equal_bits.pairs([8, 2]) == []
+    early = {**results[0], "early": True, "seed": 0}
+    arms = family.as_evidence([*results, early], settings)["metrics"]["cot_strict"]["values"]
+    assert {"early32-w16", "early32-w4", "family32-w16"} <= arms.keys() and "early64-w16" not in arms

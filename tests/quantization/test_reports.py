@@ -55,7 +55,7 @@ def members():
             }  # fmt: skip
             checked = {"cot_strict": score + 0.1 * seed, "cot_logprob": -score}
             made.append({"width": width, "seed": seed, "early": False, "steps": 10, "arms": arms, "validated": checked})
-    return [{**made[0], "early": True, "arms": {}}, *made]
+    return [{**made[0], "early": True}, *made]
 
 
 def test_family_tables():
@@ -66,12 +66,19 @@ def test_family_tables():
     lengths = family_report.lengths(stored).set_index("hidden size")
     assert list(lengths.index) == [64, 32] and lengths.loc[64, "chain of thought %, all"] == pytest.approx(65)
     assert lengths.loc[64, "log p chain, half"] == pytest.approx(-1.1), "the better of the two trials"
-    assert family_report.samples(stored["results"], 32) == {16: ["32 16"], 4: ["32 4"]}
+    assert family_report.samples(stored["results"], False) == {16: ["32 16"], 4: ["32 4"]}
     units = {"units": {"problem": ["1-step/a", "1-step/b", "2-step/c", "2-step/d"]}}
     equal = family_report.at_equal_bits(stored["results"], units, [4])
     assert list(equal["counted"]) == ["block", "with embedding"]
     assert equal.loc[0, "kilobits"] == "0 to 0" and equal.loc[0, "against"] == "16 bits"
     assert float(equal.loc[0, "4 bits %"].split()[0]) > float(equal.loc[0, "its %"].split()[0])
+
+
+def test_the_model_stopped_early_has_a_table_of_its_own():
+    arms = {"early32-w16": {0: 0.5}, "early32-w2": {0: 0.1}, "family32-w16": {0: 0.9}}
+    metrics = ("direct_em", "cot_strict", "cot_flexible", "cot_logprob")
+    table = family_report.stopped_early(evidence({metric: (True, arms) for metric in metrics}))
+    assert list(table.index) == [16, 2] and table.loc[2, "direct %"].startswith("10.0 [")
 
 
 def test_outlier_tables_keep_cases_and_arms_apart():
