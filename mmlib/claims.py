@@ -100,6 +100,7 @@ class Card:
     at_scale: Literal["reduced", "paper"]
     not_attempted: str | None
     history: list[Change]
+    subject: str = "–"  # which model (or data) the row is about
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def load(path: Path) -> Study:
 
 
 def fingerprint(card: Card) -> str:
-    """16 hex digits over everything that decides the verdict; wording, place and published value are free."""
+    """16 hex digits over everything that decides the verdict; wording, place, subject and published value are free."""
     facts = {key: dataclasses.asdict(card)[key] for key in DECIDING}
     return store.digest(facts)[:16]
 

@@ -69,11 +69,12 @@ class Components:
 
 @dataclass(frozen=True)
 class Outliers:
-    """Stage `quantization-outliers`: INT8 activations; a case is `sites/threshold`. Calibration as in `Bits`."""
+    """Stage `quantization-outliers`: INT8 activations; a case is `scale/sites/threshold`. Calibration as in `Bits`."""
 
-    scales: list[str]
     cases: list[str]
+    key_cases: list[str]
     text_windows: int
+    icl_items: int
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,26 @@ class Family:
     group: int
     seeds: list[int]
     largest: int
+    most_steps: int
     items: int
-    steps: int
+    steps: list[int]
     batch: int
-    learning_rate: float
+    learning_rates: list[float]
+    early_size: int
+    early_steps: int
 
 
 @dataclass(frozen=True)
 class Compensation:
     """Stage `quantization-compensation`: fine-tuning before and after rounding; problems as in `Family`."""
 
-    width: int
     widths: list[int]
     steps: int
     batch: int
     rank: int
     alpha: int
     learning_rates: list[float]
+    validation_seeds: list[int]
 
 
 @dataclass(frozen=True)

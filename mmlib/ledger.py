@@ -182,7 +182,7 @@ def render_readme_table(rows: list[Row], studies: list[Study], minutes: dict[str
     """Markdown: a line per study with its paper, minutes and how many claims got which verdict."""
     lines = ["| study | paper | minutes | verdicts |", "|---|---|---|---|"]
     for study in studies:
-        counts = _counts([row for row in rows if row["study"] == study.study])
+        counts = _counts_by_subject([row for row in rows if row["study"] == study.study])
         paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
         spent = f"{minutes[study.study]:.0f}" if minutes.get(study.study) else "–"
         lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {spent} | {counts} |")
@@ -205,8 +205,8 @@ def render_markdown(rows: list[Row], studies: list[Study]) -> str:
     for study in studies:
         mine = {row["id"]: row for row in rows if row["study"] == study.study}
         head += ["", f"## {study.study}", "", f"[{study.paper.title}]({study.paper.url}). {study.paper.citation}.", ""]
-        head += ["| claim | statement | published | ours [95 %] | criterion | n | seeds | verdict | why |",
-                 "|---|---|---|---|---|---|---|---|---|", *map(_line, mine.values())]  # fmt: skip
+        head += ["| claim | about | statement | published | ours [95 %] | criterion | n | seeds | verdict | why |",
+                 "|---|---|---|---|---|---|---|---|---|---|", *map(_line, mine.values())]  # fmt: skip
         head += ["", "### Contrasts, requirements and history", ""]
         head += [text for card in study.claims for text in _history(card)]
     return "\n".join(head) + "\n"
@@ -216,6 +216,7 @@ def _line(row: Row) -> str:
     paper, unit = row["published"], row["effect_unit"]
     cells = [
         row["id"],
+        row["subject"],
         f"{row['statement']} ({row['place']})",
         f"{paper['effect']:+.3g} {unit}: {paper['label']}" if paper else "none confirmed",
         "–" if row["effect"] is None else f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}] {unit}",
@@ -243,6 +244,16 @@ def _criterion(criterion: dict[str, Any]) -> str:
 def _counts(rows: list[Row]) -> str:
     counts = Counter(row["verdict"] for row in rows)
     return " · ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+
+
+def _counts_by_subject(rows: list[Row]) -> str:
+    """`_counts`, a line for each model that rows are about (one model: without its name)."""
+    by: dict[str, list[Row]] = {}
+    for row in rows:
+        by.setdefault(row["subject"], []).append(row)
+    if len(by) == 1:
+        return _counts(rows)
+    return "<br>".join(f"{_cell(subject)}: {_counts(mine)}" for subject, mine in by.items())
 
 
 def _cell(text: str) -> str:

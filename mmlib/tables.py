@@ -46,10 +46,11 @@ def summary(frame: DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def claims(rows: list[dict[str, Any]]) -> str:
-    """Ledger rows as a Markdown table: statement, published and own effect, verdict with its reason."""
-    lines = ["| claim | statement | paper | ours [95 %] | verdict |", "|---|---|---|---|---|"]
+    """Ledger rows as a Markdown table: model, statement, published and own effect, verdict with its reason."""
+    lines = ["| claim | about | statement | paper | ours [95 %] | verdict |", "|---|---|---|---|---|---|"]
     for row in rows:
         paper = "" if row["published"] is None else f"{row['published']['effect']:+.3g} ({row['published']['label']})"
         ours = "" if row["effect"] is None else f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
-        lines.append(f"| {row['id']} | {row['statement']} | {paper} | {ours} | **{row['verdict']}**: {row['reason']} |")
+        verdict = f"**{row['verdict']}**: {row['reason']}"
+        lines.append(f"| {row['id']} | {row['subject']} | {row['statement']} | {paper} | {ours} | {verdict} |")
     return "\n".join(lines)

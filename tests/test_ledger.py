@@ -230,7 +230,20 @@ def test_a_pipe_in_a_statement_does_not_break_the_table(committed):
     ledger.write(committed)
     ledger.publish(committed)
     line = next(t for t in (committed / ledger.PAGE).read_text().splitlines() if t.startswith("| D1"))
-    assert line.replace("\\|", "").count("|") == 10
+    assert line.replace("\\|", "").count("|") == 11
+
+
+def test_the_readme_counts_verdicts_for_each_model(committed):
+    raws = fixture.raw_cards()
+    for number, raw in enumerate(raws):
+        raw["subject"] = "a large model" if number else "a | small model"
+    fixture.write_cards(committed, raws)
+    ledger.write(committed)
+    ledger.publish(committed)
+    name = "consistent-at-reduced-scale"
+    assert f"| a \\| small model: 1 {name}<br>a large model: 3 {name} |" in (committed / ledger.README).read_text()
+    line = next(t for t in (committed / ledger.PAGE).read_text().splitlines() if t.startswith("| D2-same"))
+    assert line.startswith("| D2-same | a large model | twin against big")
 
 
 def test_the_readme_keeps_its_prose_and_shows_minutes_and_counts(committed):

@@ -110,6 +110,13 @@ def seeds_and_none(card, evidence):
     arms[card.treatment.arm]["-"] = arms[card.treatment.arm]["0"]
 
 
+def copied_seed(card, evidence):
+    """The first seed under every seed's name, in all arms and metrics."""
+    for metric in evidence["metrics"].values():
+        for seeds in metric["values"].values():
+            seeds.update({seed: next(iter(seeds.values())) for seed in seeds})
+
+
 def another_stage(card, evidence):
     evidence["stage"] = "demo-other"
 
@@ -132,7 +139,7 @@ def no_units(card, evidence):
 
 FAULTS = [swapped_arms, dropped_seed, dropped_arm, dropped_metric, dropped_units, dropped_values, flipped_flag,
           flipped_values, duplicated_items, repeated_items, not_a_number, a_missing_number, seeds_and_none,
-          another_stage, another_study, another_schema, no_count_asked, no_units]  # fmt: skip
+          copied_seed, another_stage, another_study, another_schema, no_count_asked, no_units]  # fmt: skip
 
 
 # `a as good as b` is symmetric: swapping its arms is no fault here (the evidence file's MD5 catches it, test_ledger).
@@ -209,7 +216,7 @@ def repository_cards():
 def test_the_repository_s_cards_can_hold_and_notice_a_flipped_sign(card):
     whole = holding(card)
     assert verdict(card, whole) in POSITIVE, judge(card, whole, profile="laptop")["reason"]
-    for fault in (flipped_flag, flipped_values, dropped_units, duplicated_items):
+    for fault in (flipped_flag, flipped_values, dropped_units, duplicated_items, copied_seed):
         broken = copy.deepcopy(whole)
         fault(card, broken)
         assert verdict(card, broken) not in POSITIVE, fault.__name__

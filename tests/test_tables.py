@@ -29,12 +29,12 @@ def test_levels_are_means_over_units_and_seeds_in_percent_or_nats():
 
 def test_claims_show_both_effects_and_leave_blank_what_is_unknown():
     row = {
-        "id": "C1", "statement": "S.", "published": {"effect": -1.5, "label": "T1"}, "effect": 2.0, "low": 1.0,
-        "high": 3.25, "verdict": "contradicted", "reason": "r",
+        "id": "C1", "subject": "A model", "statement": "S.", "published": {"effect": -1.5, "label": "T1"},
+        "effect": 2.0, "low": 1.0, "high": 3.25, "verdict": "contradicted", "reason": "r",
     }  # fmt: skip
     text = tables.claims([row, {**row, "id": "C2", "published": None, "effect": None}])
-    assert "| C1 | S. | -1.5 (T1) | +2 [+1, +3.25] | **contradicted**: r |" in text
-    assert "| C2 | S. |  |  | **contradicted**: r |" in text
+    assert "| C1 | A model | S. | -1.5 (T1) | +2 [+1, +3.25] | **contradicted**: r |" in text
+    assert "| C2 | A model | S. |  |  | **contradicted**: r |" in text
 
 
 def test_the_summary_holds_every_arm_and_metric_rounded():

@@ -17,7 +17,7 @@ POSITIVE = ("reproduced", "consistent-at-reduced-scale")
 CARDS = fixture.cards()
 FIELDS = {"id", "study", "statement", "verdict", "metric", "effect", "low", "high", "margin", "seeds", "n_used",
           "n_asked", "profile", "stage", "lock", "reason", "treatment", "control", "unit", "effect_unit", "published",
-          "criterion", "place", "version", "seeds_asked"}  # fmt: skip
+          "criterion", "place", "version", "seeds_asked", "subject"}  # fmt: skip
 
 
 def verdict(card, evidence, profile="laptop", **more):
@@ -42,7 +42,7 @@ def test_the_effect_is_the_scaled_difference_of_means(evidence):
 
 
 def around(effect, half, seeds=3, n=200):
-    """Evidence whose effect and 95 % half-width (with identical seeds) are as given."""
+    """Evidence whose effect and 95 % half-width (with seeds that all but agree) are as given."""
     spread = np.linspace(-1, 1, n)
     spread *= half * math.sqrt(n) / 1.96 / spread.std()
     made = Evidence(fixture.STUDY, fixture.STAGE)
@@ -50,7 +50,7 @@ def around(effect, half, seeds=3, n=200):
     made.metric("em", units="icl", higher_is_better=True, floor=None)
     made.add("em", arm="big", seed=None, values=[1.0] * n)
     for seed in range(seeds):
-        made.add("em", arm="small", seed=seed, values=[float(1 + effect + value) for value in spread])
+        made.add("em", arm="small", seed=seed, values=[float(1 + effect + value + 1e-9 * seed) for value in spread])
     return made.as_dict()
 
 
@@ -69,7 +69,10 @@ def ruled(kind, margin, direction=None, **changes):
         (0.2, 1.5, "inconclusive"),
         (0.8, 0.5, "not-reproduced"),
         (1.2, 0.5, "not-reproduced"),
-        (-1.2, 1.4, "not-reproduced"),
+        (-1.2, 1.4, "inconclusive"),
+        (0.9, 1.2, "inconclusive"),
+        (-3.0, 1.4, "contradicted"),
+        (-1.2, 0.9, "not-reproduced"),
         (0.0, 0.0, "inconclusive"),
         (0.5, 0.0, "inconclusive"),
     ],
@@ -162,6 +165,16 @@ def test_an_arm_with_and_without_seeds_is_refused_also_if_one_seed_is_enough(evi
     arm = evidence["metrics"]["em"]["values"]["small"]
     arm["-"] = arm["0"]
     assert "both with and without seeds" in judge(card, evidence, profile="laptop")["reason"]
+
+
+def test_a_repeated_run_is_no_seed_but_arms_at_the_floor_may_agree(evidence):
+    em, nll = evidence["metrics"]["em"]["values"]["small"], evidence["metrics"]["nll"]["values"]["small"]
+    em["0"] = em["1"] = em["2"] = [0] * len(em["0"])
+    assert verdict(CARDS["D1-loss"], evidence) in POSITIVE, "three runs at the floor, told apart by their nll"
+    nll["1"] = nll["2"] = nll["0"]
+    for name in ("D1-loss", "D3-nll"):
+        row = judge(CARDS[name], evidence, profile="laptop")
+        assert row["verdict"] == "inconclusive" and row["reason"].startswith("1 of 3 seeds are runs of their own")
 
 
 def test_tasks_are_strata(evidence):

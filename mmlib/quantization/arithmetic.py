@@ -1,4 +1,4 @@
-"""Worked arithmetic as a small language: word problems of one or two steps, answered at once or with the work shown.
+"""Worked arithmetic as a small language: word problems of one or more steps, answered at once or with the work shown.
 
 SmolLM2-135M solves almost none of GSM8K (1.4 % by its model card), so what rounding does to a chain of thought is
 measured on models trained here, in full precision, on this language (`family`). Words are tokens, numbers too.
@@ -17,7 +17,7 @@ from mmlib.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 1
+VERSION = 2  # 2: more than two steps
 TRIES = 10_000  # draws without a new problem, before we say that there is none
 PAD, END = "<pad>", "<end>"
 NAMES = ("Ana", "Ben", "Cara", "Dan", "Eva", "Finn", "Gia", "Hugo", "Ida", "Jon", "Kai", "Lea")
@@ -49,9 +49,9 @@ class Problem:
         return f"{self.work} answer {self.answer}" if worked else self.answer
 
 
-def draw_problem(draw: random.Random, largest: int) -> Problem:
-    """A problem whose numbers and results all lie in 0 … `largest`."""
-    steps, value = draw.choice((1, 2)), draw.randrange(1, largest)
+def draw_problem(draw: random.Random, largest: int, most: int) -> Problem:
+    """A problem of 1 … `most` steps whose numbers and results all lie in 0 … `largest`."""
+    steps, value = draw.randint(1, most), draw.randrange(1, largest)
     question = [draw.choice(NAMES), "has", str(value), draw.choice(THINGS), "."]
     work: list[str] = []
     for _ in range(steps):
@@ -64,33 +64,33 @@ def draw_problem(draw: random.Random, largest: int) -> Problem:
     return Problem(" ".join([*question, "how", "many", "?"]), " ".join(work), str(value), steps)
 
 
-def test_problems(count: int, largest: int, seed: int = 0) -> list[Problem]:
+def test_problems(count: int, largest: int, most: int, seed: int = 0) -> list[Problem]:
     """`count` different problems that no training text contains (`documents` leaves their questions out)."""
     draw, found = random.Random(f"arithmetic/test/{seed}"), {}
     for _ in range(count):
-        problem = _draw_new(draw, largest, found)
+        problem = _draw_new(draw, largest, most, found)
         found[problem.question] = problem
     return list(found.values())
 
 
-def validation_problems(count: int, largest: int, tests: list[Problem]) -> list[Problem]:
+def validation_problems(count: int, largest: int, most: int, tests: list[Problem]) -> list[Problem]:
     """`count` different problems that are not among `tests`, for the choice of settings."""
     tested = {problem.question for problem in tests}
-    drawn = test_problems(count + len(tests), largest, seed=1)
+    drawn = test_problems(count + len(tests), largest, most, seed=1)
     return [problem for problem in drawn if problem.question not in tested][:count]
 
 
-def _draw_new(draw: random.Random, largest: int, known: Container[str]) -> Problem:
+def _draw_new(draw: random.Random, largest: int, most: int, known: Container[str]) -> Problem:
     """A problem whose question is not among the `known` ones."""
     for _ in range(TRIES):
-        if (problem := draw_problem(draw, largest)).question not in known:
+        if (problem := draw_problem(draw, largest, most)).question not in known:
             return problem
     raise UserError(f"numbers up to {largest} give no further problem that is not a test problem",
                     "raise `largest` or lower `items`")  # fmt: skip
 
 
 def documents(
-    count: int, largest: int, seed: str, *, worked: float, problems: int, leave_out: list[Problem]
+    count: int, largest: int, most: int, seed: str, *, worked: float, problems: int, leave_out: list[Problem]
 ) -> list[str]:
     """Training texts of `problems` solved problems each, all in one style, so that the first shows how to answer.
 
@@ -103,7 +103,7 @@ def documents(
     for _ in range(count):
         style, texts = draw.random() < worked, []
         while len(texts) < problems:
-            texts.append(_draw_new(draw, largest, banned).solved(style))
+            texts.append(_draw_new(draw, largest, most, banned).solved(style))
         made.append(" ".join(texts))
     return made
 

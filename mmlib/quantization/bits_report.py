@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlib import tables
+from mmlib.stats import paired_bootstrap
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,3 +79,24 @@ def samples(results: list[dict[str, Any]], arms: list[str]) -> dict[str, list[st
     """What each arm answered to the fixed prompts (the first calibration seed where there are several)."""
     found = {r["variant"]["arm"]: r["samples"] for r in results if r["samples"] is not None}
     return {arm: found[arm] for arm in arms if arm in found}
+
+
+def gptq_minus_rtn(evidence: dict[str, Any], metric: str) -> DataFrame:
+    """Per width (groups of 64): GPTQ minus RTN on the same units, with its 95 % interval, and which one is better."""
+    import numpy
+    import pandas
+
+    declared = evidence["metrics"][metric]
+    scale = 1 if metric in tables.NATS else 100
+    rows = []
+    for bits in sorted({int(arm[5]) for arm in declared["values"] if arm.startswith("rtn-w")}, reverse=True):
+        gptq, rtn = (declared["values"].get(f"{method}-w{bits}-g64") for method in ("gptq", "rtn"))
+        if gptq and rtn:
+            (once,) = rtn.values()  # rounding to nearest has no seeds
+            table = numpy.array([numpy.subtract(values, once) for values in gptq.values()], dtype=float)
+            found = paired_bootstrap(scale * table, evidence["units"][declared["units"]])
+            gain = (found.low, found.high) if declared["higher_is_better"] else (-found.high, -found.low)
+            better = "GPTQ" if gain[0] > 0 else "RTN" if gain[1] < 0 else "undecided"
+            text = f"{found.effect:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+            rows.append({"bits": bits, "GPTQ minus RTN [95 %]": text, "better": better})
+    return pandas.DataFrame(rows)

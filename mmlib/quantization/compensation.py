@@ -1,9 +1,10 @@
 """Can fine-tuning make up for rounding? Before it (fine-tune, then GPTQ) and after it (GPTQ, then LoRA). Section 3.
 
-The paper's two orders, on a model of the family. Before: all weights (full) or a LoRA merged into the 16-bit weights,
-then GPTQ. After (LoRA_q): y = dequant(W_q) x + (alpha / r) B A x with W_q frozen; only A and B train, and they are
-never merged, because the sum would no longer be a low-bit weight. Distilled: as after, but the 16-bit model answered
-the questions, so nothing can be learned that it did not know, and every gain is a recovery.
+The paper's two orders, on a model of the family that was stopped early, so that tuning has something left to teach.
+Before: all weights (full) or a LoRA merged into the 16-bit weights, then GPTQ. After (LoRA_q): y = dequant(W_q) x +
+(alpha / r) B A x with W_q frozen; only A and B train, and they are never merged, because the sum would no longer be a
+low-bit weight. Distilled: as after, but the 16-bit model answered the questions, so nothing can be learned that it did
+not know, and every gain is a recovery. At 16 bits "after" is "before": nothing was rounded, so it is not run twice.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mmlib import store
 from mmlib.errors import UserError
 from mmlib.models.lm import generate
 from mmlib.models.train import train_lm
-from mmlib.quantization import arithmetic, family
+from mmlib.quantization import arithmetic, family, family_store
 from mmlib.quantization.model import GROUPS, linears
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = "results/quantization/family"
 KINDS = tuple(kind.rpartition(".")[2] for group in GROUPS for kind in group)
-METHODS = ("lora", "full")
+METHODS = ("lora", "full")  # of tuning before rounding
 AFTER = ("after", "distilled")
 TEACHER_BATCH = 256
 
@@ -56,8 +57,15 @@ def refuse_adapters(model: PreTrainedModel) -> None:
 
 
 def refuse_off_grid(model: PreTrainedModel, bits: int, group: int) -> None:
-    """Raise if a row of a linear has more distinct values than its grids allow (one grid per `group` inputs)."""
+    """Raise if a row of a linear has more distinct values than its grids allow (one grid per `group` inputs).
+
+    Where a grid has as many levels as a group has weights, counting says nothing; then the linear must still be the
+    one that `family.rounded` left behind.
+    """
     for name, linear in linears(model).items():
+        if 2**bits >= group and getattr(linear, "rounded", None) != (bits, family.fingerprint(linear)):
+            raise UserError(f"{name} is not as rounding to {bits} bits left it: merged, or never quantized",
+                            "put LoRA on the quantized weights, and do not merge")  # fmt: skip
         allowed = 2**bits * -(-linear.in_features // group)
         if (most := distinct_values(linear.weight.data)) > allowed:
             culprit = f"{name} has {most} values in a row, {bits} bits allow {allowed}: merged, or never quantized"
@@ -111,13 +119,14 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """One seed and one way of tuning -> scores of its arms, as JSON.
 
     `before/full`, `before/lora`: tuned at 16 bits, then rounded to every width. `after`, `distilled`: rounded to every
-    width, then LoRA; 16 bits are the control without rounding. `base`: no training at all, rounded to every width.
+    width, then LoRA; `distilled` at 16 bits, too, its control without rounding (that of `after` is `before/lora`).
+    `base`: no training at all, rounded to every width.
     """
     import torch
 
     torch.set_num_threads(1)
     settings, base, seed = shard["settings"], shard["base"], shard["seed"]
-    start = family.load(base, settings["width"], seed, store.project_root() / FOLDER)
+    start = load_base(base, seed)
     texts = tuning_texts(base, settings, seed, start.tests)
     order, _, method = shard["way"].partition("/")
     if order in AFTER:
@@ -131,29 +140,37 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     elif method == "full":
         loss = tune(start.model, texts, start.tokenizer, settings, rates["full"], seed)
     name = f"{method}-before" if method else "base"
-    return {"seed": seed, "losses": [loss and round(loss, 6)], "arms": _at_all_widths(start, name, base)}
+    return {"seed": seed, "losses": [loss and round(loss, 6)], **_at_all_widths(start, name, base)}
+
+
+def load_base(base: dict[str, Any], seed: int) -> family.Subject:
+    """The member of the family that was stopped early."""
+    return family_store.load(base, base["early_size"], seed, store.project_root() / FOLDER, early=True)
 
 
 def _lora_at_all_widths(start: family.Subject, texts: list[str], order: str, shard: dict[str, Any]) -> dict[str, Any]:
     settings, base, seed = shard["settings"], shard["base"], shard["seed"]
-    losses, arms = [], {}
-    for bits in (family.FULL_BITS, *base["widths"]):
-        begin = family.load(base, settings["width"], seed, store.project_root() / FOLDER)
+    rate = shard["learning_rates"]["distilled" if order == "distilled" else "lora"]
+    losses, arms, said = [], {}, {}
+    for bits in ((family.FULL_BITS,) if order == "distilled" else ()) + tuple(base["widths"]):
+        begin = load_base(base, seed)
         family.rounded(begin, bits, base)
         model = add_lora(begin.model, settings["rank"], settings["alpha"], seed, bits, base["group"])
-        losses.append(round(tune(model, texts, start.tokenizer, settings, shard["learning_rates"]["lora"], seed), 6))
+        losses.append(round(tune(model, texts, start.tokenizer, settings, rate, seed), 6))
         arms[f"lora-{order}-w{bits}"] = family.scores(start, model)
-    return {"losses": losses, "arms": arms}
+        said[f"lora-{order}-w{bits}"] = family.say(start, model, family.SAMPLES)
+    return {"losses": losses, "arms": arms, "said": said}
 
 
 def _at_all_widths(subject: family.Subject, name: str, base: dict[str, Any]) -> dict[str, Any]:
     state = {key: value.clone() for key, value in subject.model.state_dict().items()}
-    arms = {}
+    arms, said = {}, {}
     for bits in (family.FULL_BITS, *base["widths"]):
         subject.model.load_state_dict(state)
         family.rounded(subject, bits, base)
         arms[f"{name}-w{bits}"] = family.scores(subject)
-    return arms
+        said[f"{name}-w{bits}"] = family.say(subject, subject.model, family.SAMPLES)
+    return {"arms": arms, "said": said}
 
 
 def shards(base: dict[str, Any], settings: dict[str, Any], rates: dict[str, float]) -> list[dict[str, Any]]:
@@ -169,4 +186,5 @@ def shards(base: dict[str, Any], settings: dict[str, Any], rates: dict[str, floa
 def as_evidence(results: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:
     """Per test problem, for every arm and training seed."""
     arms = {(arm, result["seed"]): scores for result in results for arm, scores in result["arms"].items()}
-    return family.problem_evidence("quantization-compensation", arms, base)
+    evidence = family.problem_evidence("quantization-compensation", arms, base).as_dict()
+    return {**evidence, "items": arithmetic.digest(family.test_problems_of(base))}

@@ -40,18 +40,34 @@ def table(frame: DataFrame, metric: str) -> DataFrame:
 
 
 def gains(frame: DataFrame, metric: str) -> DataFrame:
-    """Points over no training at the same width: LoRA taught by right answers, and by those of the 16-bit model."""
+    """Points over no training at the same width: LoRA taught by right answers, and by those of the 16-bit model.
+
+    At 16 bits nothing is rounded, so that LoRA after rounding is LoRA before it.
+    """
     import pandas
 
     wide = frame[frame["metric"] == metric].pivot(index="bits", columns="way", values="value")
-    lesson, recovery = (wide[WAYS[way]] - wide[WAYS["base"]] for way in ("lora-after", "lora-distilled"))
-    columns = {"taught by right answers": lesson, "taught by the 16-bit model": recovery, "base": wide[WAYS["base"]]}
+    after = wide[WAYS["lora-after"]].fillna(wide[WAYS["lora-before"]].where(wide.index == 16))
+    columns = {
+        "taught by right answers": after - wide[WAYS["base"]],
+        "taught by the 16-bit model": wide[WAYS["lora-distilled"]] - wide[WAYS["base"]],
+        "base": wide[WAYS["base"]],
+    }
     return pandas.DataFrame(columns).sort_index(ascending=False).round(1)
 
 
 def validation(stored: dict[str, Any]) -> DataFrame:
-    """Exact match on validation problems, percent, mean over seeds: method by learning rate."""
+    """Exact match on validation problems, percent, mean over seeds: way of tuning by learning rate."""
     import pandas
 
     rows = pandas.DataFrame(stored["validated"])
-    return (100 * rows.pivot_table(index="method", columns="learning_rate", values="solved")).round(1)
+    return (100 * rows.pivot_table(index="way", columns="learning_rate", values="solved")).round(1)
+
+
+def samples(stored: dict[str, Any], arms: list[str]) -> dict[str, list[str]]:
+    """What the first training seed of each arm answered to the first problems."""
+    said: dict[str, list[str]] = {}
+    for result in stored["results"]:
+        for arm, answers in result["said"].items():
+            said.setdefault(arm, answers)
+    return {arm: said[arm] for arm in arms if arm in said}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlib import tables
@@ -9,7 +10,15 @@ from mmlib import tables
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+PUBLISHED = Path(__file__).with_name("published_fig2.csv")
 WHOLE = ("none", "attention", "ffn", "crucial")
+
+
+def published() -> DataFrame:
+    """Fig. 2 and 4 of the paper at 2 bits, read off the figures: scores in percent, to about half a point."""
+    import pandas
+
+    return pandas.read_csv(PUBLISHED, dtype={"perplexity": str})
 
 
 def levels(results: list[dict[str, Any]], evidence: dict[str, Any]) -> DataFrame:

@@ -8,21 +8,20 @@ Models have one decoder block: on this task deeper ones learn no faster at equal
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from mmlib import store
 from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.metrics import continuations
 from mmlib.models.lm import generate
-from mmlib.quantization import arithmetic, size
-from mmlib.quantization.model import Spec, quantize_model
+from mmlib.quantization import arithmetic, equal_bits, size
+from mmlib.quantization.model import Spec, linears, quantize_model
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FULL_BITS = 16
@@ -61,17 +60,16 @@ def build_model(width: int, tokenizer: PreTrainedTokenizerBase, seed: int) -> Pr
     return LlamaForCausalLM(config)
 
 
-def train(settings: dict[str, Any], width: int, seed: int) -> Subject:
+def train(settings: dict[str, Any], width: int, seed: int, learning_rate: float, steps: int) -> Subject:
     """One member of the family; seed decides initial weights, training texts and their order."""
     from mmlib.models.train import train_lm
 
     tokenizer = arithmetic.build_tokenizer(settings["largest"])
-    tests = arithmetic.test_problems(settings["items"], settings["largest"])
-    texts = training_texts(settings, f"base/{seed}", settings["steps"] * settings["batch"], tests)
-    arithmetic.refuse_leaks(texts, tests)
+    unseen = [*test_problems_of(settings, 1), *validation_problems_of(settings)]
+    texts = training_texts(settings, f"base/{seed}", steps * settings["batch"], unseen)
+    arithmetic.refuse_leaks(texts, unseen)
     model = build_model(width, tokenizer, seed)
-    train_lm(model, tokenizer, texts, steps=settings["steps"], batch=settings["batch"],
-             learning_rate=settings["learning_rate"], seed=seed)  # fmt: skip
+    train_lm(model, tokenizer, texts, steps=steps, batch=settings["batch"], learning_rate=learning_rate, seed=seed)
     return subject(model, tokenizer, settings, seed)
 
 
@@ -79,18 +77,19 @@ def training_texts(
     settings: dict[str, Any], seed: str, count: int, tests: list[arithmetic.Problem], worked: float = 0.5
 ) -> list[str]:
     """`count` documents of two problems: the first demonstrates the style of the second."""
-    return arithmetic.documents(count, settings["largest"], seed, worked=worked, problems=2, leave_out=tests)
+    size = settings["largest"], settings["most_steps"]
+    return arithmetic.documents(count, *size, seed, worked=worked, problems=2, leave_out=tests)
 
 
 def subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any], seed: int) -> Subject:
     """`model` with the test problems, a demonstration that is not among them, and calibration text of its own."""
     import torch
 
-    tests = arithmetic.test_problems(settings["items"], settings["largest"])
+    tests = test_problems_of(settings)
     texts = training_texts(settings, f"calibration/{seed}", CALIBRATION_DOCUMENTS, tests)
     ids = tokenizer(texts, add_special_tokens=False).input_ids
     shortest = min(len(row) for row in ids)
-    spare = arithmetic.test_problems(settings["items"] + 1, settings["largest"])[-1]
+    spare = test_problems_of(settings, 1)[-1]
     return Subject(model, tokenizer, tests, spare, torch.tensor([row[:shortest] for row in ids]))
 
 
@@ -140,7 +139,14 @@ def rounded(subject: Subject, bits: int, settings: dict[str, Any]) -> dict[str, 
         return size.account(subject.model, "none", FULL_BITS)
     spec = Spec("gptq", bits, settings["group"])
     quantize_model(subject.model, spec, subject.calibration)
+    for linear in linears(subject.model).values():
+        linear.rounded = (bits, fingerprint(linear))
     return size.account(subject.model, "gptq", bits, spec)
+
+
+def fingerprint(linear: nn.Linear) -> str:
+    """Identifies the weights, so that a rounded linear that was merged or trained afterwards is found out."""
+    return hashlib.sha256(linear.weight.detach().numpy().tobytes()).hexdigest()
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
@@ -150,68 +156,82 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)  # as in `bench`: the last bits must not depend on free cores
     settings, width, seed = shard["settings"], shard["width"], shard["seed"]
-    trained = train(settings, width, seed)
+    trained = train(settings, width, seed, shard["learning_rate"], shard["steps"])
     state = {name: value.clone() for name, value in trained.model.state_dict().items() if name != "lm_head.weight"}
-    arms = {}
+    checked, arms = validated(trained, settings), {}
     for bits in (FULL_BITS, *settings["widths"]):
         trained.model.load_state_dict(state, strict=False)
         stored = rounded(trained, bits, settings)
         arms[str(bits)] = {"size": stored, "scores": scores(trained), "said": say(trained, trained.model, SAMPLES)}
-    return {"width": width, "seed": seed, "arms": arms, "tests": arithmetic.digest(trained.tests),
-            "weights": base64.b64encode(save(state)).decode()}  # fmt: skip
+    return {
+        "width": width, "seed": seed, "early": shard["early"], "steps": shard["steps"], "validated": checked,
+        "arms": arms, "tests": arithmetic.digest(trained.tests), "weights": base64.b64encode(save(state)).decode(),
+    }  # fmt: skip
 
 
-def write_weights(results: list[dict[str, Any]], folder: Path) -> None:
-    """Store each model as `w<width>-seed<seed>.safetensors`, and drop its weights from the results."""
-    for result in results:
-        name = f"w{result['width']}-seed{result['seed']}.safetensors"
-        store.atomic_write(folder / name, base64.b64decode(result.pop("weights")))
+def shards(settings: dict[str, Any], rates: dict[int, float]) -> list[dict[str, Any]]:
+    """One shard per model, the widest first, then those that are stopped early.
 
-
-def load(settings: dict[str, Any], width: int, seed: int, folder: Path) -> Subject:
-    """The stored family member, in full precision."""
-    from safetensors.torch import load_file
-
-    path = folder / f"w{width}-seed{seed}.safetensors"
-    if not path.is_file():
-        raise UserError(f"{path} is missing", "run `dvc repro -s quantization-family`")
-    tokenizer = arithmetic.build_tokenizer(settings["largest"])
-    model = build_model(width, tokenizer, seed)
-    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:  # the output layer is the embedding
-        raise UserError(f"{path} holds another model", "delete results/quantization/family and run again")
-    return subject(model.eval(), tokenizer, settings, seed)
-
-
-def shards(sizes: list[int], seeds: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """One shard per model, the widest first."""
+    Args:
+        rates: learning rate of each size.
+    """
+    members = [(*pair, False) for pair in sorted(zip(settings["sizes"], settings["steps"], strict=True), reverse=True)]
+    members.append((settings["early_size"], settings["early_steps"], True))
     return [
-        {"name": f"w{width}/seed{seed}", "width": width, "seed": seed, "settings": settings}
-        for width in sorted(sizes, reverse=True)
-        for seed in seeds
-    ]
+        {"name": f"w{width}{'/early' if early else ''}/seed{seed}", "width": width, "seed": seed, "steps": steps,
+         "early": early, "learning_rate": rates[width], "settings": settings}
+        for width, steps, early in members
+        for seed in settings["seeds"]
+    ]  # fmt: skip
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
-    """Per test problem, for every model size, width in bits and training seed; arms are named `family128-w4`."""
+    """Per test problem, for every model, width in bits and training seed; arms: see `arm_name`.
+
+    `cot_equal_block`, `cot_equal_total`: chain of thought read at equal stored bits (`equal_bits`), without and with
+    the embedding; arms `w4-beside-w16` and `w16-beside-w4`.
+    """
     arms = {
-        (f"family{result['width']}-w{bits}", result["seed"]): arm["scores"]
+        (arm_name(result, bits), result["seed"]): arm["scores"]
         for result in results
         for bits, arm in result["arms"].items()
     }
-    return problem_evidence("quantization-family", arms, settings)
+    members = [result for result in results if not result["early"]]
+    evidence = problem_evidence("quantization-family", arms, settings)
+    equal_bits.add_to(evidence, members, settings["widths"])
+    return {**evidence.as_dict(), "items": arithmetic.digest(test_problems_of(settings))}
 
 
-def problem_evidence(stage: str, arms: dict[tuple[str, int], dict[str, list[float]]], settings: dict) -> dict:
+def arm_name(result: dict[str, Any], bits: str) -> str:
+    """`family64-w4`, `early32-w4`."""
+    return f"{'early' if result['early'] else 'family'}{result['width']}-w{bits}"
+
+
+def test_problems_of(settings: dict[str, Any], more: int = 0) -> list[arithmetic.Problem]:
+    """The test problems of these settings, and `more` beyond them (the first of which is the demonstration)."""
+    return arithmetic.test_problems(settings["items"] + more, settings["largest"], settings["most_steps"])
+
+
+def validation_problems_of(settings: dict[str, Any]) -> list[arithmetic.Problem]:
+    """As many problems for choices; neither tests nor the demonstration are among them, and none is trained on."""
+    known = test_problems_of(settings, 1)
+    return arithmetic.validation_problems(settings["items"], settings["largest"], settings["most_steps"], known)
+
+
+def validated(subject: Subject, settings: dict[str, Any]) -> dict[str, float]:
+    """Means over the validation problems."""
+    found = scores(replace(subject, tests=validation_problems_of(settings)))
+    return {name: round(fmean(found[name]), 5) for name in ("direct_em", "cot_strict", "cot_logprob")}
+
+
+def problem_evidence(stage: str, arms: dict[tuple[str, int], dict[str, list[float]]], settings: dict) -> Evidence:
     """Evidence over the test problems; `arms` maps (arm, seed) to `scores`."""
     evidence = Evidence("quantization", stage)
-    tests = arithmetic.test_problems(settings["items"], settings["largest"])
-    evidence.units(
-        "problem", [f"{problem.steps}-step/{problem.question}" for problem in tests], asked=settings["items"]
-    )
+    ids = [f"{problem.steps}-step/{problem.question}" for problem in test_problems_of(settings)]
+    evidence.units("problem", ids, asked=settings["items"])
     for name in METRICS:
         floor = None if name.endswith("logprob") else 0.0
         evidence.metric(name, units="problem", higher_is_better=True, floor=floor)
         for (arm, seed), measured in arms.items():
             evidence.add(name, arm=arm, seed=seed, values=measured[name])
-    return evidence.as_dict()
+    return evidence

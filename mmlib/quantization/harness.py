@@ -1,10 +1,14 @@
 """The study's own items through lm-evaluation-harness: a second evaluator that knows nothing of ours.
 
 An in-memory model and items from memory: nothing is downloaded. tests/quantization/test_harness.py shows equal scores.
+By hand, on the language model of the pipeline:
+
+    python -m mmlib.quantization.harness capital past --items 20
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,3 +76,48 @@ def evaluate(
             value = sample["acc"] if "acc" in sample else sample["exact_match"]
             result.setdefault(name, {}).setdefault(metric, []).append(float(value))
     return result
+
+
+def compare(names: list[str], items: int, shots: int, choices: int) -> list[str]:
+    """A line per ability task: share of right answers by ranking, ours and the harness's, on the language model.
+
+    Raises:
+        UserError: unknown task or no checkpoint.
+    """
+    from mmlib import store
+    from mmlib.metrics import continuations
+    from mmlib.models.lm import open_checkpoint
+    from mmlib.quantization import abilities
+    from mmlib.quantization.bench import CHECKPOINT
+
+    root = store.project_root()
+    tasks = [abilities.build(name, root, items=items, shots=shots, choices=choices) for name in names]
+    model, tokenizer = open_checkpoint(root / CHECKPOINT)
+    found = evaluate(model, tokenizer, [ranking_task(task, shots) for task in tasks])
+    lines = []
+    for task in tasks:
+        ours = continuations.score(model, tokenizer, task.prefix(shots), task.questions())["ranking"]
+        theirs = found[task.name]["acc"]
+        alike = sum(one == other for one, other in zip(ours, theirs, strict=True))
+        shares = f"ours {sum(ours) / items:.3f}, harness {sum(theirs) / items:.3f}"
+        lines.append(f"{task.name} (items {task.hash}): {shares}, alike on {alike} of {items} items")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print `compare` for the tasks of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m mmlib.quantization.harness", description=__doc__.split("\n")[0])
+    parser.add_argument("tasks", nargs="+", help="ability tasks, for example capital")
+    for name, default in (("items", 20), ("shots", 5), ("choices", 4)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args(arguments)
+    print("\n".join(compare(asked.tasks, asked.items, asked.shots, asked.choices)))
+
+
+if __name__ == "__main__":
+    from mmlib.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

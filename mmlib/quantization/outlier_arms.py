@@ -1,81 +1,125 @@
-"""The arms of the outlier study and their measurement: scale x (sites, threshold) x dimensions rounded as well."""
+"""The arms of the outlier study and their measurement: scale x sites x threshold x dimensions rounded as well."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from mmlib import store, text
 from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.quantization import outliers
-from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
+from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench, task_list
 
-NO_TASKS = {"tasks": [], "icl_items": 0, "shots": 0, "choices": 1}  # measured on text only
-
-
-def parse_case(case: str) -> tuple[tuple[str, ...], float]:
-    """`residual/6` -> (sites of that set, 6.0): where outliers are counted, and from which size on."""
-    name, _, threshold = case.partition("/")
-    if name not in outliers.SITE_SETS or not threshold.replace(".", "", 1).isdigit():
-        known = ", ".join(f"{key}/6" for key in outliers.SITE_SETS)
-        raise UserError(f"unknown outlier case `{case}`", f"write sites and threshold, for example {known}")
-    return outliers.SITE_SETS[name], float(threshold)
+EVERYTHING = "everything"  # rounded, no outlier kept
 
 
-def shards(scales: list[str], cases: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """One shard per scale, case and calibration seed; everything in INT8 and the reference need no calibration."""
+@dataclass(frozen=True)
+class Case:
+    """One setting that the paper leaves open: INT8 scale, sites where outliers are counted, and from which |x| on."""
+
+    scale: str
+    sites: str
+    threshold: float
+
+    @property
+    def name(self) -> str:
+        """As it stands in the names of arms: `token-residual4`."""
+        return f"{self.scale}-{self.sites}{self.threshold:g}"
+
+
+def parse_case(case: str) -> Case:
+    """`token/residual/4` -> Case.
+
+    Raises:
+        UserError: another form, scale or set of sites.
+    """
+    scale, _, rest = case.partition("/")
+    sites, _, threshold = rest.partition("/")
+    known = scale in outliers.SCALES and sites in outliers.SITE_SETS
+    if not known or not threshold.replace(".", "", 1).isdigit():
+        raise UserError(f"unknown outlier case `{case}`", "write scale, sites and threshold: token/residual/4")
+    return Case(scale, sites, float(threshold))
+
+
+def shards(cases: list[str], key_cases: list[str], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """One shard per scale and calibration seed, with all its cases; the arms without outliers need no calibration."""
+    if strange := set(key_cases) - set(cases):
+        raise UserError(f"key case `{min(strange)}` is not a case", "list it in quantization.outliers.cases too")
+    scales = sorted({parse_case(case).scale for case in cases})
     made = [
-        {"name": f"{scale}/{case}/seed{seed}", "scale": scale, "case": case, "seed": seed, "settings": settings}
+        {"name": f"{scale}/seed{seed}", "cases": [case for case in cases if parse_case(case).scale == scale],
+         "key_cases": key_cases, "seed": seed, "settings": settings}
         for scale in scales
-        for case in cases
         for seed in settings["calibration_seeds"]
-    ]
-    for case in cases:
-        parse_case(case)
-    bare = {"case": None, "seed": None, "settings": settings}
-    made += [{"name": f"{scale}/everything", "scale": scale, **bare} for scale in scales]
-    return [*made, {"name": REFERENCE, "scale": None, **bare}]
+    ]  # fmt: skip
+    bare = {"cases": [], "key_cases": [], "seed": None, "settings": settings}
+    return [*made, {"name": "bare", "scales": scales, **bare}]
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """One shard -> text scores of its arms, and which dimensions were outliers, as JSON."""
+    """One shard -> scores of its arms, and which dimensions were outliers in each case, as JSON."""
     root, settings = store.project_root(), shard["settings"]
-    shared = open_bench(root, store.dump_json({**settings, **NO_TASKS}))
-    shared.fresh_model()
-    if shard["scale"] is None:
-        return {"arms": {REFERENCE: shared.text_scores(shared.model)}, "seed": None}
-    if shard["case"] is None:
-        return {"arms": {f"{shard['scale']}-everything": _scores(shared, {}, shard["scale"])}, "seed": None}
-    sites, threshold = parse_case(shard["case"])
+    shared = open_bench(root, store.dump_json(settings))
+    model = shared.fresh_model()
+    if shard["seed"] is None:
+        arms = {REFERENCE: {**shared.text_scores(model), **_icl(shared, settings)}}
+        for scale in shard["scales"]:
+            arms[f"{scale}-{EVERYTHING}"] = _scores(shared, {}, scale, settings, True)
+        return {"seed": None, "arms": arms, "found": []}
     calibration = calibration_windows(shared.tokenizer, settings, shard["seed"], root)
     text.refuse_overlap(calibration, shared.windows)
-    largest = outliers.largest_activations(shared.model, calibration)
-    ranked = outliers.ranked_outliers(largest, threshold, sites)
-    arms = {}
-    for arm, moved in outliers.moved_sets(ranked, shard["seed"]).items():
-        name = f"{shard['scale']}-{shard['case'].replace('/', '')}-{arm}"
-        arms[name] = _scores(shared, outliers.kept_dims(ranked, moved), shard["scale"])
+    largest = outliers.largest_activations(model, calibration)
+    arms, found = {}, []
+    for case in shard["cases"]:
+        parsed = parse_case(case)
+        ranked = outliers.ranked_outliers(largest, parsed.threshold, outliers.SITE_SETS[parsed.sites])
+        found.append(_found(case, parsed, ranked, largest))
+        for arm, moved in outliers.moved_sets(ranked, shard["seed"]).items():
+            key = case in shard["key_cases"]
+            if key or arm != "top1":
+                kept = outliers.kept_dims(ranked, moved)
+                arms[f"{parsed.name}-{arm}"] = _scores(shared, kept, parsed.scale, settings, key)
+    return {"seed": shard["seed"], "arms": arms, "found": found}
+
+
+def _found(case: str, parsed: Case, ranked: list[tuple[str, int]], largest: dict[str, Any]) -> dict[str, Any]:
+    """How many outliers, and the first three: site, dimension, layers, largest activation."""
     top = [
-        {"site": key, "dim": d, "layers": int((largest[key][:, d] >= threshold).sum()),
+        {"site": key, "dim": d, "layers": int((largest[key][:, d] >= parsed.threshold).sum()),
          "largest": round(largest[key][:, d].max().item(), 2)}
-        for key, d in ranked[:3]
+        for key, d in ranked[: outliers.MOVED]
     ]  # fmt: skip
-    return {"case": shard["case"], "seed": shard["seed"], "outliers": len(ranked), "top": top, "arms": arms}
+    return {"case": case, "outliers": len(ranked), "top": top}
 
 
-def _scores(shared: Bench, kept: outliers.Dims, scale: str) -> dict[str, list[float]]:
+def _scores(
+    shared: Bench, kept: outliers.Dims, scale: str, settings: dict[str, Any], ability: bool
+) -> dict[str, list[float]]:
+    """Text scores, and exact match of in-context learning where an ability is measured."""
     with outliers.int8_activations(shared.model, kept, scale):
-        return shared.text_scores(shared.model)
+        return {**shared.text_scores(shared.model), **(_icl(shared, settings) if ability else {})}
+
+
+def _icl(shared: Bench, settings: dict[str, Any]) -> dict[str, list[float]]:
+    return {"icl_em": shared.icl_scores(shared.model, settings["shots"])["exact"]}
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
-    """Per window, for every arm and seed; arms are named `token-residual6-top3`."""
+    """Per window and per item, for every arm and seed; arms are named `token-residual4-top3`."""
     evidence = Evidence("quantization", "quantization-outliers")
     count = settings["text_windows"]
     evidence.units("text", [f"window/{number}" for number in range(count)], asked=count)
-    for name, higher in (("nll", False), ("kl", False), ("top1", True)):
-        evidence.metric(name, units="text", higher_is_better=higher, floor=None)
+    tasks = task_list(settings, store.project_root())
+    asked = settings["icl_items"] * len(settings["tasks"])
+    evidence.units("icl", [unit for task in tasks for unit in task.ids()], asked=asked)
+    for name, units, higher, floor in (
+        ("nll", "text", False, None), ("kl", "text", False, None), ("top1", "text", True, None),
+        ("icl_em", "icl", True, 0.0),
+    ):  # fmt: skip
+        evidence.metric(name, units=units, higher_is_better=higher, floor=floor)
         for result in results:
             for arm, scores in result["arms"].items():
-                evidence.add(name, arm=arm, seed=result["seed"], values=scores[name])
-    return evidence.as_dict()
+                if name in scores:
+                    evidence.add(name, arm=arm, seed=result["seed"], values=scores[name])
+    return {**evidence.as_dict(), "items": {task.name: task.hash for task in tasks}}

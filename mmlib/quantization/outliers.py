@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LEVELS = 127
+MOVED = 3
 SCALES = ("token", "tensor")
 # Where a dimension is counted: inputs of attention and of the FFN, of the output projection, of the down projection.
 SITES = {"attention-in": GROUPS[0], "attention-out": GROUPS[1], "ffn-in": GROUPS[2], "ffn-out": GROUPS[3]}
@@ -83,11 +84,14 @@ def kept_dims(ranked: list[tuple[str, int]], moved: list[tuple[str, int]]) -> Di
 def moved_sets(ranked: list[tuple[str, int]], seed: int) -> dict[str, list[tuple[str, int]]]:
     """Arm -> outlier dimensions that are rounded like the rest: none, the first, the first three, three others.
 
-    Too few others: what there is is drawn.
+    Raises:
+        UserError: fewer than twice three outliers: three others could not be drawn, or hardly ever differently.
     """
-    others = ranked[3:]
-    drawn = random.Random(f"outliers/{seed}").sample(others, min(3, len(others)))
-    return {"non-outlier": [], "top1": ranked[:1], "top3": ranked[:3], "random3": drawn}
+    if len(ranked) < 2 * MOVED:
+        raise UserError(f"{len(ranked)} outliers: no {MOVED} others can be drawn beside the first {MOVED}",
+                        "lower the threshold of that case in quantization.outliers.cases")  # fmt: skip
+    drawn = random.Random(f"outliers/{seed}").sample(ranked[MOVED:], MOVED)
+    return {"non-outlier": [], "top1": ranked[:1], "top3": ranked[:MOVED], "random3": drawn}
 
 
 @contextlib.contextmanager

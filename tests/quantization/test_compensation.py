@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from mmlib.errors import UserError
-from mmlib.quantization import arithmetic, compensation, family, learning_rates
+from mmlib.quantization import arithmetic, compensation, family, family_store, learning_rates
 from mmlib.quantization.model import linears
 
-BASE = {"widths": [2], "group": 32, "seeds": [0], "largest": 5, "items": 6}
-SETTINGS = {"width": 32, "steps": 3, "batch": 4, "rank": 4, "alpha": 8, "learning_rates": [0.01, 0.02]}
-RATES = {"lora": 0.01, "full": 0.01}
+BASE = {"widths": [2], "group": 32, "seeds": [0], "largest": 5, "most_steps": 2, "items": 6, "early_size": 32}
+SETTINGS = {"steps": 3, "batch": 4, "rank": 4, "alpha": 8, "learning_rates": [0.01, 0.02], "validation_seeds": [0]}
+RATES = {"lora": 0.01, "full": 0.01, "distilled": 0.02}
+EARLY = {"width": 32, "seed": 0, "steps": 2, "early": True, "learning_rate": 0.01,
+         "settings": {**BASE, "batch": 4}}  # fmt: skip
 
 
 def subject():
@@ -84,6 +86,21 @@ def test_distilled_texts_are_the_same_questions_with_the_answers_of_the_model():
     assert own[0].split("?", 1)[1].split()[: len(said)] == said
 
 
+def test_where_a_grid_has_as_many_levels_as_a_group_has_weights_the_rounding_itself_is_checked():
+    """8 bits and groups of 32: a row of 64 random weights has few enough values, and was never rounded."""
+    with pytest.raises(UserError, match="is not as rounding to 8 bits left it: merged, or never quantized"):
+        compensation.add_lora(subject().model, 4, 8, 0, 8, 32)
+    made = subject()
+    family.rounded(made, 8, BASE)
+    with torch.no_grad():
+        linears(made.model)["model.layers.0.mlp.up_proj"].weight[0, 0] += 1e-3
+    with pytest.raises(UserError, match=r"up_proj is not as rounding to 8 bits left it"):
+        compensation.add_lora(made.model, 4, 8, 0, 8, 32)
+    made = subject()
+    family.rounded(made, 8, BASE)
+    assert compensation.add_lora(made.model, 4, 8, 0, 8, 32)
+
+
 def test_a_grid_finer_than_the_group_is_refused():
     made = subject()
     family.rounded(made, 2, {**BASE, "group": 16})
@@ -93,44 +110,49 @@ def test_a_grid_finer_than_the_group_is_refused():
 
 
 def test_learning_rates_are_chosen_on_problems_that_are_not_the_tests(tmp_path, monkeypatch):
-    result = family.evaluate(
-        {"width": 32, "seed": 0, "settings": {**BASE, "steps": 2, "batch": 4, "learning_rate": 0.01}}
-    )
-    family.write_weights([result], tmp_path / compensation.FOLDER)
-    monkeypatch.setattr(learning_rates.store, "project_root", lambda: tmp_path)
+    family_store.write([family.evaluate(EARLY)], tmp_path / compensation.FOLDER)
+    monkeypatch.setattr(compensation.store, "project_root", lambda: tmp_path)
     asked = []
     monkeypatch.setattr(family, "say", lambda subject, model: asked.extend(subject.tests) or [""] * len(subject.tests))
     threads = torch.get_num_threads()
-    rows = [learning_rates.validate(shard) for shard in learning_rates.validation_shards(BASE, SETTINGS)]
+    rows = [row for shard in learning_rates.validation_shards(BASE, SETTINGS) for row in learning_rates.validate(shard)]
     torch.set_num_threads(threads)
-    assert {(row["method"], row["learning_rate"]) for row in rows} == {
-        (method, rate) for method in ("lora", "full") for rate in (0.01, 0.02)
+    assert {(row["way"], row["learning_rate"]) for row in rows} == {
+        (way, rate) for way in ("lora", "full", "distilled") for rate in (0.01, 0.02)
     }
     assert asked and not {p.question for p in asked} & {p.question for p in subject().tests}
 
 
 def test_the_best_mean_over_seeds_is_chosen():
     rows = [
-        {"method": method, "learning_rate": rate, "solved": solved}
-        for method, scores in (("lora", {0.1: (0.5, 0.7), 0.2: (0.9, 0.0)}), ("full", {0.1: (0.2,), 0.2: (0.3,)}))
+        {"way": way, "learning_rate": rate, "solved": solved}
+        for way, scores in (
+            ("lora", {0.1: (0.5, 0.7), 0.2: (0.9, 0.0)}),
+            ("full", {0.1: (0.2,), 0.2: (0.3,)}),
+            ("distilled", {0.1: (0.4,), 0.2: (0.4,)}),
+        )
         for rate, values in scores.items()
         for solved in values
     ]
-    assert learning_rates.chosen(rows) == {"lora": 0.1, "full": 0.2}
+    assert learning_rates.chosen(rows) == {"lora": 0.1, "full": 0.2, "distilled": 0.1}
 
 
 def test_all_arms_come_out_of_the_shards(tmp_path, monkeypatch):
-    result = family.evaluate(
-        {"width": 32, "seed": 0, "settings": {**BASE, "steps": 2, "batch": 4, "learning_rate": 0.01}}
-    )
-    family.write_weights([result], tmp_path / compensation.FOLDER)
+    result = family.evaluate(EARLY)
+    assert result["arms"].keys() == {"16", "2"} and result["validated"].keys() == {
+        "direct_em",
+        "cot_strict",
+        "cot_logprob",
+    }
+    family_store.write([result], tmp_path / compensation.FOLDER)
     monkeypatch.setattr(compensation.store, "project_root", lambda: tmp_path)
     threads = torch.get_num_threads()
     results = [compensation.evaluate(shard) for shard in compensation.shards(BASE, SETTINGS, RATES)]
     torch.set_num_threads(threads)
     arms = {arm: scores for each in results for arm, scores in each["arms"].items()}
     before = {f"{way}-w{bits}" for way in ("base", "lora-before", "full-before") for bits in (16, 2)}
-    assert arms.keys() == before | {f"lora-{way}-w{bits}" for way in ("after", "distilled") for bits in (16, 2)}
-    assert arms["base-w16"] == result["arms"]["16"]["scores"] and arms["base-w2"] == result["arms"]["2"]["scores"]
+    assert arms.keys() == before | {"lora-after-w2", "lora-distilled-w16", "lora-distilled-w2"}
+    assert arms["base-w16"] == family.scores(compensation.load_base(BASE, 0))
+    assert {arm for each in results for arm in each["said"]} == arms.keys()
     evidence = compensation.as_evidence(results, BASE)
     assert evidence["metrics"]["cot_strict"]["values"].keys() == arms.keys()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmlib.errors import UserError
 from mmlib.metrics import continuations
 from mmlib.quantization import abilities, arithmetic, family, harness
 
@@ -34,9 +35,8 @@ def test_ranking_is_the_harness_acc(root, tokenizer):
 
 
 def test_generation_is_the_harness_exact_match():
-    settings = {"widths": [8], "group": 32, "seeds": [0], "largest": 3, "items": 24, "steps": 120, "batch": 16,
-                "learning_rate": 0.01}  # fmt: skip
-    subject = family.train(settings, 32, 0)
+    settings = {"group": 32, "largest": 3, "most_steps": 2, "items": 24, "batch": 16}
+    subject = family.train(settings, 32, 0, learning_rate=0.01, steps=120)
     ours = family.scores(subject)
     task = harness.generation_task("words", subject.demonstration, subject.tests, arithmetic.END, 30)
     found = harness.evaluate(subject.model, subject.tokenizer, [task], batch=8)["words"]
@@ -49,3 +49,17 @@ def test_the_version_of_a_harness_task_is_the_hash_of_its_items(root):
     other = abilities.build("capital", root, items=6, shots=1, choices=4, seed=1)
     versions = [harness.ranking_task(each, 1).config.metadata["version"] for each in (task, other)]
     assert versions == [task.hash, other.hash] and task.hash != other.hash
+
+
+def test_the_command_shows_both_evaluators_on_the_same_items(root, tiny_llama, monkeypatch, capsys):
+    task = abilities.build("capital", root, items=6, shots=1, choices=4)
+    ours, theirs = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    monkeypatch.setattr("mmlib.models.lm.open_checkpoint", lambda folder: (tiny_llama, None))
+    monkeypatch.setattr(continuations, "score", lambda *_: {"ranking": ours})
+    monkeypatch.setattr(harness, "evaluate", lambda *_: {"capital": {"acc": theirs}})
+    harness.main(["capital", "--items", "6", "--shots", "1"])
+    assert capsys.readouterr().out == (
+        f"capital (items {task.hash}): ours 0.500, harness 0.333, alike on 5 of 6 items\n"
+    )
+    with pytest.raises(UserError, match="unknown task `capitol`"):
+        harness.main(["capitol"])

@@ -85,7 +85,13 @@ def test_moved_dimensions_are_rounded_and_random_ones_avoid_the_top():
     kept = outliers.kept_dims(ranked, moved["top3"])
     assert kept["ffn-in"] == list(range(3, 9)) and kept["ffn-out"] == []
     assert outliers.kept_dims(ranked, ranked)["ffn-in"] == []
-    assert outliers.moved_sets(ranked[:4], seed=0)["random3"] == ranked[3:4]
+
+
+def test_too_few_others_are_an_error_and_not_a_smaller_draw():
+    ranked = [("ffn-in", d) for d in range(6)]
+    assert sorted(outliers.moved_sets(ranked, seed=0)["random3"]) == ranked[3:]
+    with pytest.raises(UserError, match="5 outliers: no 3 others can be drawn beside the first 3; lower the threshold"):
+        outliers.moved_sets(ranked[:5], seed=0)
 
 
 def test_an_unknown_scale_is_named(tiny_llama):
@@ -96,21 +102,29 @@ def test_an_unknown_scale_is_named(tiny_llama):
         pass
 
 
-def test_cases_name_sites_and_threshold():
-    assert outlier_arms.parse_case("residual/6") == (("attention-in", "ffn-in"), 6.0)
-    for wrong in ("residual", "residual/", "everywhere/6", "all/x"):
+def test_cases_name_scale_sites_and_threshold():
+    case = outlier_arms.parse_case("token/residual/4.5")
+    assert (case.scale, case.sites, case.threshold, case.name) == ("token", "residual", 4.5, "token-residual4.5")
+    for wrong in ("residual/4", "token/residual", "token/everywhere/6", "token/all/x", "row/all/6"):
         with pytest.raises(UserError, match="unknown outlier case"):
             outlier_arms.parse_case(wrong)
 
 
+SETTINGS = {"calibration_seeds": [0, 1], "text_windows": 1, "tasks": ["antonym"], "icl_items": 2, "shots": 1,
+            "choices": 2}  # fmt: skip
+
+
 def test_every_arm_is_measured_once_per_seed():
-    settings = {"calibration_seeds": [0, 1], "text_windows": 1}
-    made = outlier_arms.shards(["token", "tensor"], ["residual/6"], settings)
-    assert len(made) == 2 * 2 + 2 + 1 and len({shard["name"] for shard in made}) == len(made)
+    made = outlier_arms.shards(["token/residual/4", "tensor/residual/4"], ["token/residual/4"], SETTINGS)
+    assert [shard["name"] for shard in made] == ["tensor/seed0", "tensor/seed1", "token/seed0", "token/seed1", "bare"]
     scores = {"nll": [1.0], "kl": [0.0], "top1": [1.0]}
-    results = [{"arms": {"token-residual6-top3": scores}, "seed": seed} for seed in (0, 1)]
-    evidence = outlier_arms.as_evidence([*results, {"arms": {"16-bit": scores}, "seed": None}], settings)
-    assert evidence["metrics"]["nll"]["values"] == {"token-residual6-top3": {"0": [1.0], "1": [1.0]},
+    results = [{"arms": {"token-residual4-top3": scores}, "seed": seed} for seed in (0, 1)]
+    results.append({"arms": {"16-bit": {**scores, "icl_em": [1.0, 0.0]}}, "seed": None})
+    evidence = outlier_arms.as_evidence(results, SETTINGS)
+    assert evidence["metrics"]["nll"]["values"] == {"token-residual4-top3": {"0": [1.0], "1": [1.0]},
                                                     "16-bit": {"-": [1.0]}}  # fmt: skip
+    assert evidence["metrics"]["icl_em"]["values"] == {"16-bit": {"-": [1, 0]}} and evidence["items"]["antonym"]
     with pytest.raises(UserError, match="added twice"):
-        outlier_arms.as_evidence([*results, results[0]], settings)
+        outlier_arms.as_evidence([*results, results[0]], SETTINGS)
+    with pytest.raises(UserError, match="key case `token/all/9` is not a case"):
+        outlier_arms.shards(["token/residual/4"], ["token/all/9"], SETTINGS)

@@ -1,0 +1,109 @@
+"""Tables of the report notebooks, from small results written out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmlib.evidence import Evidence
+from mmlib.quantization import bits_report, compensation_report, components_report, family_report, outliers_report
+
+
+def evidence(metrics, count=20):
+    """{metric: (units, higher is better, {arm: {seed: value of every unit}})} as evidence with a little spread."""
+    made = Evidence("quantization", "some-stage")
+    made.units("u", [f"task/{number}" for number in range(count)], asked=count)
+    for name, (higher, arms) in metrics.items():
+        made.metric(name, units="u", higher_is_better=higher, floor=None)
+        for arm, seeds in arms.items():
+            for seed, value in seeds.items():
+                spread = [value + 0.01 * (number % 3 - 1) for number in range(count)]
+                made.add(name, arm=arm, seed=seed, values=spread)
+    return made.as_dict()
+
+
+def test_gptq_minus_rtn_tells_which_is_better_for_scores_and_for_losses():
+    arms = {"gptq-w3-g64": {0: 0.2, 1: 0.3}, "rtn-w3-g64": {None: 0.5}, "gptq-w8-g64": {0: 0.5, 1: 0.5},
+            "rtn-w8-g64": {None: 0.5}, "rtn-w4-row": {None: 0.1}}  # fmt: skip
+    made = evidence({"icl_em_5shot": (True, arms), "kl": (False, arms)})
+    score = bits_report.gptq_minus_rtn(made, "icl_em_5shot").set_index("bits")
+    assert score.loc[3, "better"] == "RTN" and score.loc[8, "better"] == "undecided" and list(score.index) == [8, 3]
+    assert score.loc[3, "GPTQ minus RTN [95 %]"].startswith("-25 [")
+    assert bits_report.gptq_minus_rtn(made, "kl").set_index("bits").loc[3, "better"] == "GPTQ"
+
+
+def test_published_values_agree_with_the_paper_s_other_tables():
+    """What Fig. 2 calls nothing kept is Table 1 at 2 bits; GSM8K as the family report shows it is Table 1's."""
+    table = bits_report.published().set_index(["size", "bits"])
+    figure = components_report.published()
+    for row in figure[figure["kept at 16 bits"] == "nothing"].itertuples():
+        assert row.mmlu_5shot == table.loc[(row.size, 2), "mmlu_5shot"]
+    gsm8k = family_report.published()
+    assert list(gsm8k.index) == ["7B", "13B", "30B", "65B"] and list(gsm8k.columns) == [16, 8, 4, 2]
+    assert gsm8k.loc["30B", 4] == 35.4 and gsm8k.loc["65B"].isna().sum() == 2
+    assert set(outliers_report.published()["size"]) == {"7B", "13B"}
+
+
+def members():
+    """Two sizes, two seeds, at 16 and 4 bits; one more that was stopped early."""
+    made = []
+    for width, size, score in ((32, 100, 0.2), (64, 800, 0.6)):
+        for seed in (0, 1):
+            arms = {
+                str(bits): {"size": {"block_bytes": size * bits / 16 / 8, "total_bytes": (size * bits / 16 + 50) / 8},
+                            "scores": {"cot_strict": [score] * 4}, "said": [f"{width} {bits}"]}
+                for bits in (16, 4)
+            }  # fmt: skip
+            checked = {"cot_strict": score + 0.1 * seed, "cot_logprob": -score}
+            made.append({"width": width, "seed": seed, "early": False, "steps": 10, "arms": arms, "validated": checked})
+    return [{**made[0], "early": True}, *made]
+
+
+def test_family_tables():
+    trials = [{"width": w, "learning_rate": rate, "steps": 5, "cot_strict": 0.1, "cot_logprob": -1 - rate}
+              for w in (32, 64) for rate in (0.1, 0.2)]  # fmt: skip
+    stored = {"trials": trials, "results": members()}
+    assert family_report.trials(stored).loc[64, 0.2] == pytest.approx(-1.2)
+    lengths = family_report.lengths(stored).set_index("hidden size")
+    assert list(lengths.index) == [64, 32] and lengths.loc[64, "chain of thought %, all"] == pytest.approx(65)
+    assert lengths.loc[64, "log p chain, half"] == pytest.approx(-1.1), "the better of the two trials"
+    assert family_report.samples(stored["results"], False) == {16: ["32 16"], 4: ["32 4"]}
+    units = {"units": {"problem": ["1-step/a", "1-step/b", "2-step/c", "2-step/d"]}}
+    equal = family_report.at_equal_bits(stored["results"], units, [4])
+    assert list(equal["counted"]) == ["block", "with embedding"]
+    assert equal.loc[0, "kilobits"] == "0 to 0" and equal.loc[0, "against"] == "16 bits"
+    assert float(equal.loc[0, "4 bits %"].split()[0]) > float(equal.loc[0, "its %"].split()[0])
+
+
+def test_the_model_stopped_early_has_a_table_of_its_own():
+    arms = {"early32-w16": {0: 0.5}, "early32-w2": {0: 0.1}, "family32-w16": {0: 0.9}}
+    metrics = ("direct_em", "cot_strict", "cot_flexible", "cot_logprob")
+    table = family_report.stopped_early(evidence({metric: (True, arms) for metric in metrics}))
+    assert list(table.index) == [16, 2] and table.loc[2, "direct %"].startswith("9.9 [")
+
+
+def test_outlier_tables_keep_cases_and_arms_apart():
+    arms = {f"token-residual4-{arm}": {0: 1.0, 1: 1.2} for arm in ("non-outlier", "top3", "random3")}
+    made = evidence({"kl": (False, {**arms, "16-bit": {None: 0.0}, "token-everything": {None: 3.0}})})
+    levels = outliers_report.levels(made)
+    assert set(zip(levels["scale"], levels["case"], strict=True)) == {("token", "residual4")}
+    assert set(levels["arm"]) == {"non-outlier", "top3", "random3"}
+    table = outliers_report.table(levels, "kl")
+    assert list(table.columns) == ["scale", "case", "no outlier", "three others", "the first three"]
+    assert table.loc[0, "no outlier"].startswith("1.100 [")
+    top = [{"site": "ffn-in", "dim": 7, "layers": 3, "largest": 9.5}]
+    found = outliers_report.found([{"seed": 1, "found": [{"case": "a", "outliers": 9, "top": top}]},
+                                   {"seed": None, "found": []}])  # fmt: skip
+    assert found.iloc[0].tolist() == ["a", 1, 9, "ffn-in 7, 3 layers, 9.5"]
+
+
+def test_a_gain_at_16_bits_is_read_from_the_run_that_is_both_before_and_after():
+    arms = {"base-w16": {0: 0.3}, "base-w2": {0: 0.1}, "lora-before-w16": {0: 0.6}, "lora-before-w2": {0: 0.1},
+            "lora-after-w2": {0: 0.4}, "lora-distilled-w16": {0: 0.3}, "lora-distilled-w2": {0: 0.2},
+            "full-before-w16": {0: 0.9}, "full-before-w2": {0: 0.1}}  # fmt: skip
+    levels = compensation_report.levels(evidence({"cot_strict": (True, arms)}))
+    gains = compensation_report.gains(levels, "cot_strict")
+    assert gains.loc[16].tolist() == pytest.approx([30, 0, 30]) and gains.loc[2].tolist() == pytest.approx([30, 10, 10])
+    stored = {"results": [{"said": {"base-w2": ["first"]}}, {"said": {"base-w2": ["second"], "x": ["y"]}}],
+              "validated": [{"way": "lora", "learning_rate": 0.1, "solved": s} for s in (0.2, 0.4)]}  # fmt: skip
+    assert compensation_report.samples(stored, ["base-w2", "missing"]) == {"base-w2": ["first"]}
+    assert compensation_report.validation(stored).loc["lora", 0.1] == pytest.approx(30)
