@@ -14,7 +14,7 @@ from mmlib.errors import UserError
 GROUPS = {
     "core": ["accelerate", "gguf", "numpy", "safetensors", "scipy", "tokenizers", "torch", "transformers"],
     "quantization": ["bitsandbytes", "datasets", "if-verifiable", "langdetect", "peft"],
-    "world": ["pillow", "resvg-py"],
+    "world": ["pillow", "pyarrow", "resvg-py"],
 }
 
 

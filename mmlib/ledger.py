@@ -103,9 +103,10 @@ def compute(root: Path) -> list[Row]:
 
 
 def write(root: Path) -> None:
-    """Compute and write results/ledger.json."""
+    """Compute and write results/ledger.json, and every study's rows beside its results."""
     rows = compute(root)
-    store.write_json(root / LEDGER, rows)
+    for path, text in _tables(rows).items():
+        store.atomic_write(root / path, text)
     print(f"ledger: {len(rows)} claims: {_counts(rows)}")
 
 
@@ -123,7 +124,7 @@ def check(root: Path) -> None:
     """
     rows = compute(root)
     remedy = "run `make reproduce`, look at the change, commit it with its cause"
-    for path, text in {LEDGER: store.dump_json(rows), **_pages(root, rows)}.items():
+    for path, text in {**_tables(rows), **_pages(root, rows)}.items():
         found = (root / path).read_text() if (root / path).is_file() else ""
         if found != text:
             detail = _first_difference(found, rows) if path == LEDGER else "it is not what the ledger renders to"
@@ -145,6 +146,13 @@ def _first_difference(found: str, rows: list[Row]) -> str:
         if old != new:
             return f"claim {name} is {'not in the claims' if old else 'missing there'}"
     return "its bytes differ although its rows do not"
+
+
+def _tables(rows: list[Row]) -> dict[str, str]:
+    """The ledger, and a part for every study: its reports depend on that alone, not on what other studies claim."""
+    studies = sorted({row["study"] for row in rows})
+    parts = {f"results/{name}/summary_verdicts.json": [row for row in rows if row["study"] == name] for name in studies}
+    return {path: store.dump_json(part) for path, part in {LEDGER: rows, **parts}.items()}
 
 
 def _pages(root: Path, rows: list[Row]) -> dict[str, str]:

@@ -192,17 +192,18 @@ def publish(root: Path) -> None:
     """Copy executed notebooks to reports/<study>/; remove reports of notebooks that are gone."""
     kept = set()
     for stage in stages.load(root).values():
-        if not stage.executed or not (root / stage.executed).is_file():
+        if not stage.executed:
             continue
         target = root / stage.notebook.replace("notebooks/", "reports/", 1)
-        kept.add(target)
+        kept.add(target)  # also where another study was run, and this one's executed copy is not here
+        if not (root / stage.executed).is_file():
+            continue
         data = (root / stage.executed).read_bytes()
         _refuse_large_images(json.loads(data), stage.executed)
         if not target.is_file() or target.read_bytes() != data:
             store.atomic_write(target, data)
-    if kept:
-        for stale in set((root / "reports").rglob("*.ipynb")) - kept:
-            stale.unlink()
+    for stale in set((root / "reports").rglob("*.ipynb")) - kept:
+        stale.unlink()
 
 
 def _refuse_large_images(notebook: Notebook, name: str) -> None:

@@ -54,6 +54,20 @@ def test_the_lock_field_is_the_evidence_s_md5(project):
     assert {row["lock"] for row in ledger.compute(project)} == {expected}
 
 
+def test_a_study_s_part_holds_its_rows_alone_and_is_checked(committed):
+    part = committed / "results/demo/summary_verdicts.json"
+    assert store.read_json(part) == store.read_json(committed / "results/ledger.json")
+    edit(part, "D1-loss", "D9-loss")
+    with pytest.raises(UserError, match=r"results/demo/summary_verdicts\.json: it is not what the ledger renders to"):
+        ledger.check(committed)
+
+
+def test_reports_of_a_study_do_not_depend_on_what_others_claim(root):
+    for stage in stages.load(root).values():
+        foreign = [dep for dep in stage.deps if dep.endswith(("summary_verdicts.json", "/ledger.json"))]
+        assert foreign in ([], [f"results/{stage.name.partition('-')[0]}/summary_verdicts.json"]), stage.name
+
+
 # ---- planted faults: what moved after the run -----------------------------------------------------------------------
 
 

@@ -30,8 +30,8 @@ WORDS = {
 
 def rows(root: Path, *prefixes: str) -> list[dict[str, Any]]:
     """Ledger rows of this study whose id begins with one of the prefixes, in their order."""
-    ledger = store.read_json(root / "results/ledger.json")
-    return [row for row in ledger if row["study"] == "survey_llm" and row["id"].startswith(prefixes)]
+    ledger = store.read_json(root / "results/survey_llm/summary_verdicts.json")
+    return [row for row in ledger if row["id"].startswith(prefixes)]
 
 
 def verdicts(found: list[dict[str, Any]]) -> str:
