@@ -12,3 +12,7 @@ class UserError(Exception):
     def __init__(self, culprit: str, remedy: str) -> None:
         self.culprit, self.remedy = culprit, remedy
         super().__init__(" ".join(f"{culprit}; {remedy}".split()))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Worker processes send exceptions by pickle, whose default would pass the one joined text as `culprit`."""
+        return type(self), (self.culprit, self.remedy)

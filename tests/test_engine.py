@@ -25,6 +25,8 @@ def square(shard):
     time.sleep(float(os.environ.get("SHARD_SLEEP", "0")))
     if shard["name"] == os.environ.get("SHARD_POISON"):
         raise ValueError("poisoned")
+    if shard["name"] == os.environ.get("SHARD_REFUSED"):
+        raise UserError("the culprit", "the remedy")
     return {"square": shard["value"] ** 2}
 
 
@@ -52,6 +54,13 @@ def test_finished_shards_are_not_repeated_and_key_changes_repeat_all(tmp_path, m
     assert log.read_text().split() == [s["name"] for s in SHARDS]
     run(tmp_path, key={"k": 2}, engine="serial")
     assert len(log.read_text().split()) == 12
+
+
+@pytest.mark.parametrize("engine_name", engine.ENGINES)
+def test_a_user_s_mistake_comes_out_of_a_worker_as_it_was_said(tmp_path, monkeypatch, engine_name):
+    monkeypatch.setenv("SHARD_REFUSED", "s2")
+    with pytest.raises(UserError, match="shard s2 failed .*the culprit; the remedy"):
+        run(tmp_path, engine=engine_name, workers=2)
 
 
 @pytest.mark.parametrize("engine_name", engine.ENGINES)
