@@ -139,7 +139,8 @@ def test_a_prose_edit_reruns_the_report_only(smoke):
 @pytest.mark.parametrize(
     ("old", "new", "rerun"),
     [
-        ("choices: 4", "choices: 3", {STAGE}),
+        ("mapping_items: 2", "mapping_items: 1", {STAGE}),
+        ("choices: 4", "choices: 3", {STAGE, "quantization-outliers"}),  # both rank candidates
         ("damping: 0.01", "damping: 0.02", {STAGE, "quantization-components"}),  # both calibrate with it
         ("max_perplexity: 40.0", "max_perplexity: 41.0", {"lm"}),
     ],
