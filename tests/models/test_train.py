@@ -7,7 +7,7 @@ import torch
 from mmlib.models.train import train_lm
 from mmlib.quantization import arithmetic, family
 
-TEXTS = arithmetic.documents(40, 5, "train", worked=1.0, problems=1, leave_out=[])
+TEXTS = arithmetic.documents(40, 5, 2, "train", worked=1.0, problems=1, leave_out=[])
 
 
 def trained(seed, frozen=(), steps=20):
