@@ -59,7 +59,7 @@ def test_finished_shards_are_not_repeated_and_key_changes_repeat_all(tmp_path, m
 @pytest.mark.parametrize("engine_name", engine.ENGINES)
 def test_a_user_s_mistake_comes_out_of_a_worker_as_it_was_said(tmp_path, monkeypatch, engine_name):
     monkeypatch.setenv("SHARD_REFUSED", "s2")
-    with pytest.raises(UserError, match="shard s2 failed .*the culprit; the remedy"):
+    with pytest.raises(UserError, match=r"shard s2 failed .*the culprit; the remedy"):
         run(tmp_path, engine=engine_name, workers=2)
 
 

@@ -216,7 +216,9 @@ def repository_cards():
 def test_the_repository_s_cards_can_hold_and_notice_a_flipped_sign(card):
     whole = holding(card)
     assert verdict(card, whole) in POSITIVE, judge(card, whole, profile="laptop")["reason"]
-    for fault in (flipped_flag, flipped_values, dropped_units, duplicated_items, copied_seed):
+    faults = [flipped_flag, flipped_values, dropped_units, duplicated_items]
+    faults += [copied_seed] if card.seeds > 1 else []  # printed tables and greedy decoding have one seed: no copy there
+    for fault in faults:
         broken = copy.deepcopy(whole)
         fault(card, broken)
         assert verdict(card, broken) not in POSITIVE, fault.__name__
