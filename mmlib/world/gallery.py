@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from mmlib.world.nouns import load_nouns
 from mmlib.world.render import Renderer, over
-from mmlib.world.scenes import Scene
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,15 +46,3 @@ def show(ax: Axes, picture: np.ndarray, title: str = "") -> None:
     ax.set_axis_off()
     if title:
         ax.set_title(title, fontsize=8)
-
-
-def framed(scene: Scene, renderer: Renderer, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The scene with a magenta frame around a box of pixels."""
-    picture = renderer.render(scene)
-    x0, y0, x1, y1 = box
-    for rows, columns in (
-        (slice(y0, y0 + 1), slice(x0, x1)), (slice(y1 - 1, y1), slice(x0, x1)),
-        (slice(y0, y1), slice(x0, x0 + 1)), (slice(y0, y1), slice(x1 - 1, x1)),
-    ):  # fmt: skip
-        picture[rows, columns] = (255, 0, 255)
-    return picture
