@@ -206,11 +206,51 @@ class SurveyFrozen:
 
 @dataclass(frozen=True)
 class SurveyRoofline:
-    """Stage `survey_llm-roofline`: cost of a token of a prompt, and of a generated one."""
+    """Stage `survey_llm-roofline`: cost of a token of a prompt, of a generated one, of attention; rounding."""
 
     length: int
     batch: int
     repeats: int
+    attention_length: int
+    rounding_seeds: list[int]
+    matrices: int
+
+
+@dataclass(frozen=True)
+class SurveyTuning:
+    """Stage `survey_llm-tuning`: instruction mixtures, parameter-efficient tuning, preference tuning."""
+
+    seeds: list[int]
+    search_seed: int
+    mixture_width: int
+    mixture_batch: int
+    mixture_learning_rate: float
+    mixture_base_steps: int
+    mixture_seed_tasks: int
+    mixture_teacher_steps: int
+    mixture_examples: int
+    mixture_steps: int
+    mixture_items: int
+    peft_width: int
+    peft_batch: int
+    peft_base_steps: int
+    peft_base_learning_rate: float
+    peft_steps: int
+    peft_windows: int
+    peft_learning_rates: list[float]
+    preference_width: int
+    preference_bytes: int
+    preference_base_batch: int
+    preference_base_rate: float
+    preference_steps: int
+    preference_batch: int
+    preference_learning_rates: list[float]
+    preference_prompts: int
+    pairs: int
+    betas: list[float]
+    ipo_beta: float
+    weak_share: float
+    weak_beta: float
 
 
 @dataclass(frozen=True)
@@ -221,6 +261,7 @@ class SurveyLlm:
     parity: SurveyParity
     frozen: SurveyFrozen
     roofline: SurveyRoofline
+    tuning: SurveyTuning
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""The cost of a token in a prompt, and of one that is generated (section 9.4): SmolLM2-135M on one core."""
+"""The cost of a token in a prompt, and of one that is generated (section 9.4): SmolLM2-135M on one core.
+
+And of attention alone while decoding, by how many heads share keys and values: all have their own (MHA), groups share
+(GQA), all share one set (MQA).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,11 @@ import numpy as np
 from mmlib.evidence import Evidence
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+SHARING = {"MHA": 8, "GQA": 2, "MQA": 1}  # sets of keys and values for HEADS heads of attention
+HEADS, HEAD_WIDTH, CALLS = 8, 64, 10
 
 
 def token_costs(model: PreTrainedModel, length: int, batch: int, repeats: int) -> dict[str, list[float]]:
@@ -38,9 +46,33 @@ def token_costs(model: PreTrainedModel, length: int, batch: int, repeats: int) -
     return found
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """One decoding step, (B, HEADS, d): heads that share keys and values (B, sets, T, d) read them once."""
+    b, sets, _, d = k.shape
+    q = q.view(b, sets, -1, d)  # (B, sets, heads per set, d)
+    return ((q @ k.transpose(-1, -2) / d**0.5).softmax(-1) @ v).view(b, -1, d)
+
+
+def attention_costs(length: int, batch: int, repeats: int) -> dict[str, list[float]]:
+    """CPU milliseconds per token of one attention layer of HEADS heads while decoding, by how many share a set."""
+    import torch
+
+    draw, found = torch.Generator().manual_seed(0), {name: [] for name in SHARING}
+    q = torch.randn(batch, HEADS, HEAD_WIDTH, generator=draw)
+    caches = {n: torch.randn(2, batch, s, length, HEAD_WIDTH, generator=draw) for n, s in SHARING.items()}
+    for name, (k, v) in caches.items():
+        attend(q, k, v)  # not counted: allocation
+        for _ in range(repeats):
+            started = time.process_time()
+            for _ in range(CALLS):
+                attend(q, k, v)
+            found[name].append(1000 / CALLS * (time.process_time() - started) / batch)
+    return found
+
+
 def cost_evidence(costs: dict[str, list[float]]) -> dict[str, Any]:
     """log10 of milliseconds per token, per repetition."""
-    repeats = len(costs["prefill"])
+    repeats = len(next(iter(costs.values())))
     evidence = Evidence("survey_llm", "survey_llm-roofline")
     evidence.units("repeat", [f"repeat/{i}" for i in range(repeats)], asked=repeats)
     evidence.metric("log10_ms", units="repeat", higher_is_better=False, floor=None)

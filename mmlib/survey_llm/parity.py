@@ -72,8 +72,17 @@ def step_accuracy(model: Decoder, tokens: Tensor, labels: Tensor, bits: int) -> 
     return (said == labels[:, -bits:]).float().mean().item()
 
 
+def confidence(model: Decoder, tokens: Tensor, labels: Tensor) -> list[float]:
+    """Probability of the right answer to each problem when the work before it, if any, is given."""
+    import torch
+
+    with torch.inference_mode():
+        chances = model(tokens)["logits"][:, -1, :2].softmax(-1)  # (R, 2)
+    return [round(float(v), 5) for v in chances.gather(1, labels[:, -1:])[:, 0]]
+
+
 def measure(model: Decoder, style: str, count: int, votes_seed: int | None) -> dict[str, Any]:
-    """Per number of bits: right answers per problem; for scratchpads whole chains right, and single-step accuracy.
+    """Per number of bits: right answers per problem; confidence in the longest; for scratchpads whole chains right, and single-step accuracy.
 
     `votes_seed` adds VOTES samples at temperature 1 for the longest problems, singly and by majority
     (self-consistency, Wang et al. 2022).
@@ -86,6 +95,7 @@ def measure(model: Decoder, style: str, count: int, votes_seed: int | None) -> d
         if style == "scratchpad":
             found["chain"][str(bits)] = float((said == labels[:, -SLOTS:].numpy())[:, -bits:].all(1).mean())
             found["step"][str(bits)] = round(step_accuracy(model, tokens, labels, bits), 6)
+    found["confidence"] = confidence(model, tokens, labels)  # of the longest problems
     if votes_seed is not None:  # tokens and labels are those of the longest problems
         many = write(model, tokens.repeat(VOTES, 1), style, temperature=1.0, seed=votes_seed)[:, -1]
         right = (many.reshape(VOTES, -1) == labels[:, -1].numpy()).mean(0)
@@ -120,6 +130,11 @@ def shards(settings: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def arm_name(style: str, steps: int, all_steps: list[int]) -> str:
+    """The style alone for the longest training, or with the number of a shorter one, counted from the shortest."""
+    return style if steps == all_steps[-1] else f"{style}, shorter {all_steps.index(steps) + 1}"
+
+
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """Right or wrong per problem and number of bits; votes; whole chains against single-step accuracy to the power."""
     evidence, count = Evidence("survey_llm", "survey_llm-parity"), settings["items"]
@@ -127,10 +142,13 @@ def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict
     for name in (*(f"bits{bits}" for bits in BITS), "sampled"):
         evidence.metric(name, units="problem", higher_is_better=True, floor=0.5)
         evidence.add(name, arm=COIN, seed=None, values=[0.5] * count)
+    # Not judged: it tells models apart that give the same digit to every problem, which look like copies of one run.
+    evidence.metric("confidence", units="problem", higher_is_better=True, floor=None)
     for result in results:
-        arm, seed = f"{result['style']}, {result['steps']} steps", result["seed"]
+        arm, seed = arm_name(result["style"], result["steps"], settings["steps"]), result["seed"]
         for bits, values in result["right"].items():
             evidence.add(f"bits{bits}", arm=arm, seed=seed, values=values)
+        evidence.add("confidence", arm=arm, seed=seed, values=result["confidence"])
         if "vote" in result:
             sampled = {"single": result["single"], "vote": result["vote"], "greedy": result["right"][str(BITS[-1])]}
             for arm, values in sampled.items():

@@ -65,6 +65,16 @@ def test_a_model_that_reads_the_filler_is_at_chance_in_direct_style():
     assert abs(np.mean(found["right"]["16"]) - 0.5) < 0.15 and not found["chain"]
 
 
+def test_two_models_that_always_say_the_same_digit_are_told_apart():
+    def stubborn(lean):
+        return lambda t: {"logits": torch.tensor([lean, 0.0, 0, 0, 0]).expand(*t.shape, 5)}
+
+    first, second = (parity.measure(stubborn(lean), "direct", 40, votes_seed=None) for lean in (1.0, 2.0))
+    assert first["right"] == second["right"] and first["confidence"] != second["confidence"]
+    sure = parity.measure(careful(0.0), "scratchpad", 40, votes_seed=None)["confidence"]
+    assert min(sure) > 0.99
+
+
 def test_evidence_covers_every_seed_and_a_lost_shard_is_refused():
     settings = {"steps": [1, 2], "vote_steps": 1, "seeds": [0, 1], "items": 5, "width": 16}
     results = []
@@ -75,6 +85,7 @@ def test_evidence_covers_every_seed_and_a_lost_shard_is_refused():
     made = parity.as_evidence(results, settings)
     assert set(made["metrics"]["sampled"]["values"]) == {"coin", "single", "vote", "greedy"}
     assert len(made["units"]["point"]) == 8
+    assert set(made["metrics"]["bits16"]["values"]) == {"coin", "scratchpad, shorter 1", "scratchpad", "direct"}
     from mmlib.errors import UserError
 
     with pytest.raises(UserError, match="values for 8 units"):
