@@ -82,7 +82,9 @@ def confidence(model: Decoder, tokens: Tensor, labels: Tensor) -> list[float]:
 
 
 def measure(model: Decoder, style: str, count: int, votes_seed: int | None) -> dict[str, Any]:
-    """Per number of bits: right answers per problem; confidence in the longest; for scratchpads whole chains right, and single-step accuracy.
+    """Per number of bits: right answers per problem; for scratchpads whole chains right, and single-step accuracy.
+
+    `confidence` is that of the longest problems.
 
     `votes_seed` adds VOTES samples at temperature 1 for the longest problems, singly and by majority
     (self-consistency, Wang et al. 2022).
