@@ -223,8 +223,6 @@ class SurveyTuning:
     seeds: list[int]
     search_seed: int
     mixture_width: int
-    mixture_batch: int
-    mixture_learning_rate: float
     mixture_base_steps: int
     mixture_seed_tasks: int
     mixture_teacher_steps: int
@@ -234,23 +232,19 @@ class SurveyTuning:
     peft_width: int
     peft_batch: int
     peft_base_steps: int
-    peft_base_learning_rate: float
     peft_steps: int
     peft_windows: int
     peft_learning_rates: list[float]
     preference_width: int
     preference_bytes: int
-    preference_base_batch: int
-    preference_base_rate: float
     preference_steps: int
     preference_batch: int
     preference_learning_rates: list[float]
     preference_prompts: int
     pairs: int
     betas: list[float]
-    ipo_beta: float
+    beta: float
     weak_share: float
-    weak_beta: float
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ RANKS = (1, 2, 4, 8, 16)
 METHODS = ("full", *(f"LoRA {rank}" for rank in RANKS), "adapter", "prefix", "prompt", "head")
 BOTTLENECK, VIRTUAL = 8, 8  # width of an adapter; virtual tokens of prefix and prompt
 SHARES = {"80 % of full": 0.8, "half of full": 0.5, "40 % of full": 0.4}
+BASE_RATE = 0.005
 VALIDATION, TEST = 2, 3  # seeds of windows
 
 
@@ -54,7 +55,7 @@ def base_model(source: np.ndarray, settings: dict[str, Any], seed: int) -> Llama
     width = settings["peft_width"]
     config = LlamaConfig(vocab_size=256, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=2,
                          num_attention_heads=width // 16, max_position_embeddings=2 * LENGTH)  # fmt: skip
-    model, rate = LlamaForCausalLM(config), settings["peft_base_learning_rate"]
+    model, rate = LlamaForCausalLM(config), BASE_RATE
     return fitted(model, source, settings["peft_base_steps"], settings, rate, seed)
 
 

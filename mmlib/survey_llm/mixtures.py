@@ -34,6 +34,7 @@ NOTE_WORDS, TASK_WORDS = 15, 15 + COUNT  # one word an operation in each of thes
 CHAT_WORDS, WORDS, WORDINGS = 15 + 2 * COUNT, 16, 2  # a chat asks in two words; WORDINGS pairs an operation
 VOCABULARY = CHAT_WORDS + WORDS
 PREFIX, ANSWER = 4, 4 + DIGITS + 1  # tokens before the list, and before the answer
+BATCH, RATE = 32, 0.006
 SINGLE = ("task", "chat", "self")
 STRATEGIES = ("complexity", "diversity", "difficulty", "scaling")
 TESTS = ("task", "chat", "two-step")
@@ -96,15 +97,15 @@ def tune(model: Decoder, rows: np.ndarray, steps: int, settings: dict[str, Any],
     """A copy of `model` after `steps` on rows in random order; loss on the answers, or on the `whole` row."""
     import torch
 
-    rng, wanted = np.random.default_rng(seed), steps * settings["mixture_batch"]
+    rng, wanted = np.random.default_rng(seed), steps * BATCH
     order = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-wanted // len(rows)))])[:wanted]
     data = torch.from_numpy(rows[order])
     labels = data[:, 1:].clone()
     if not whole:
         labels[:, : ANSWER - 1] = IGNORED
     tuned = copy.deepcopy(model)
-    train(tuned, data[:, :-1], labels, batch=settings["mixture_batch"],
-          learning_rate=settings["mixture_learning_rate"], seed=seed)  # fmt: skip
+    train(tuned, data[:, :-1], labels, batch=BATCH,
+          learning_rate=RATE, seed=seed)  # fmt: skip
     return tuned
 
 
@@ -113,7 +114,7 @@ def base_model(settings: dict[str, Any], seed: int) -> Decoder:
     from mmlib.survey_llm.transformer import Decoder, Shape
 
     steps, rng = settings["mixture_base_steps"], np.random.default_rng(1000 + seed)
-    notes = requests("note", steps * settings["mixture_batch"], rng)
+    notes = requests("note", steps * BATCH, rng)
     shape = Shape(VOCABULARY, settings["mixture_width"], 2, head=16, positions="learned", longest=ANSWER + DIGITS)
     return tune(Decoder(shape, seed), notes, steps, settings, seed, whole=True)
 

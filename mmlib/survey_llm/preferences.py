@@ -168,7 +168,7 @@ def best_of_divergence(count: int) -> float:
 def plans(settings: dict[str, Any]) -> dict[str, tuple[str, float]]:
     """Arm -> (loss, beta)."""
     dpo = {f"DPO {beta:g}": ("dpo", beta) for beta in settings["betas"]}
-    return {"SFT": ("sft", 0.0), **dpo, "IPO": ("ipo", settings["ipo_beta"]), "reward model": ("reward", 0.0)}
+    return {"SFT": ("sft", 0.0), **dpo, "IPO": ("ipo", settings["beta"]), "reward model": ("reward", 0.0)}
 
 
 def prepared(settings: dict[str, Any], seed: int, share: float = 1.0) -> tuple[Decoder, np.ndarray, np.ndarray]:
@@ -179,8 +179,7 @@ def prepared(settings: dict[str, Any], seed: int, share: float = 1.0) -> tuple[D
     base = Decoder(Shape(width=settings["preference_width"], layers=2, head=8), seed)
     count = int(share * settings["preference_bytes"]) // scaling.LENGTH
     data = scaling.windows(source, count, scaling.LENGTH, seed=seed + 1)
-    options = {"batch": settings["preference_base_batch"], "learning_rate": settings["preference_base_rate"]}
-    scaling.train(base, data[:, :-1], data[:, 1:], seed=seed, **options)
+    scaling.train(base, data[:, :-1], data[:, 1:], batch=16, learning_rate=0.01, seed=seed)
     return base, source, held
 
 
@@ -254,7 +253,7 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     for arm, (kind, beta) in plans(settings).items():
         model = learn(base, kind, beta, pairs, settings, rates[arm], seed)
         scores |= chosen(model, theirs) if kind == "reward" else {arm: measure(model, base, prompts, theirs, seed)}
-    tuned = learn(weak, "dpo", settings["weak_beta"], pairs, settings, rates[weak_arm], seed)
+    tuned = learn(weak, "dpo", settings["beta"], pairs, settings, rates[weak_arm], seed)
     scores["weak reference"] = measure(weak, weak, prompts, theirs, seed)
     scores[f"{weak_arm}, weak reference"] = measure(tuned, weak, prompts, theirs, seed)
     return {"seed": seed, "pairs": len(pairs), "scores": scores}

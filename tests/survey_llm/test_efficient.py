@@ -8,7 +8,7 @@ import torch
 
 from mmlib.survey_llm import efficient as m
 
-SETTINGS = {"peft_width": 32, "peft_batch": 2, "peft_base_steps": 1, "peft_base_learning_rate": 0.01, "peft_windows": 4}
+SETTINGS = {"peft_width": 32, "peft_batch": 2, "peft_base_steps": 1, "peft_windows": 4}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ def truth(rows):
     """Answers by reading a task request literally, one digit at a time."""
     plain = {
         "copy": lambda x: x, "reverse": lambda x: x[::-1], "left": lambda x: x[1:] + x[:1],
-        "right": lambda x: x[-1:] + x[:-1], "halves": lambda x: x[2:] + x[:2], "more": lambda x: [(v + 1) % 10 for v in x],
+        "right": lambda x: x[-1:] + x[:-1], "halves": lambda x: x[2:] + x[:2],
+        "more": lambda x: [(v + 1) % 10 for v in x],
         "less": lambda x: [(v + 9) % 10 for v in x], "complement": lambda x: [9 - v for v in x],
     }  # fmt: skip
     names, found = list(plain), []
