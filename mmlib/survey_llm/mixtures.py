@@ -119,22 +119,26 @@ def base_model(settings: dict[str, Any], seed: int) -> Decoder:
     return tune(Decoder(shape, seed), notes, steps, settings, seed, whole=True)
 
 
-def continued(model: Decoder, rows: np.ndarray, start: int, draw: Any = None) -> np.ndarray:
-    """Rows whose tokens from `start` on are the model's own: greedy, or sampled with a torch generator."""
+def continued(model: Decoder, rows: np.ndarray, places: range, draw: Any = None) -> np.ndarray:
+    """Rows whose tokens at `places` are the model's own: greedy, or sampled with the torch generator `draw`.
+
+    Only what can stand at a place is chosen from: a task's word at the end of the prefix, a digit everywhere else.
+    """
     import torch
 
     tokens = torch.from_numpy(rows).clone()
     with torch.inference_mode():
-        for at in range(start, rows.shape[1]):
-            logits = model(tokens[:, :at])["logits"][:, -1]
+        for at in places:
+            low, high = (TASK_WORDS, CHAT_WORDS) if at == PREFIX - 1 else (0, 10)
+            logits = model(tokens[:, :at])["logits"][:, -1, low:high]
             said = logits.argmax(-1, True) if draw is None else torch.multinomial(logits.softmax(-1), 1, generator=draw)
-            tokens[:, at] = said[:, 0]
+            tokens[:, at] = said[:, 0] + low
     return tokens.numpy()
 
 
 def answered(model: Decoder, rows: np.ndarray) -> np.ndarray:
     """Rows with the model's greedy answers."""
-    return continued(model, rows, ANSWER)
+    return continued(model, rows, range(ANSWER, ANSWER + DIGITS))
 
 
 def surprise(model: Decoder, rows: np.ndarray) -> np.ndarray:
@@ -151,23 +155,21 @@ def surprise(model: Decoder, rows: np.ndarray) -> np.ndarray:
 # ---- the third source and its strategies -----------------------------------------------------------------------------
 
 
-def well_formed(rows: np.ndarray) -> np.ndarray:
-    """(R,) whether an invented row is a task on a list that no test uses, with digits for an answer."""
-    asked = rows[:, PREFIX - 1] - TASK_WORDS
-    digits = (np.delete(rows[:, PREFIX:], DIGITS, 1) < 10).all(1)
-    framed = (rows[:, 1 : PREFIX - 1] == BLANK).all(1) & (rows[:, ANSWER - 1] == EQUALS)
-    return framed & digits & (asked >= 0) & (asked < COUNT) & ~held_out(rows[:, PREFIX : PREFIX + DIGITS])
+def lists_of(rows: np.ndarray) -> np.ndarray:
+    """(R, DIGITS)."""
+    return rows[:, PREFIX : PREFIX + DIGITS]
 
 
 def invent(teacher: Decoder, count: int, seed: int) -> np.ndarray:
-    """Up to `count` different tasks that the teacher samples, with its own greedy answers."""
+    """Up to `count` different tasks that the teacher samples, with its own greedy answers; no list of the tests."""
     import torch
 
     rows = np.full((3 * count, ANSWER + DIGITS), BLANK)
-    rows[:, 0] = TASK
-    rows = answered(teacher, continued(teacher, rows, 1, torch.Generator().manual_seed(seed)))
-    rows = rows[well_formed(rows)]
-    return rows[np.sort(np.unique(rows, axis=0, return_index=True)[1])][:count]
+    rows[:, 0], rows[:, ANSWER - 1] = TASK, EQUALS
+    asked = continued(teacher, rows, range(PREFIX - 1, PREFIX + DIGITS), torch.Generator().manual_seed(seed))
+    asked = asked[~held_out(lists_of(asked))]
+    asked = asked[np.sort(np.unique(asked, axis=0, return_index=True)[1])][:count]
+    return answered(teacher, asked)
 
 
 def evolved(teacher: Decoder, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -178,15 +180,14 @@ def evolved(teacher: Decoder, rows: np.ndarray, rng: np.random.Generator) -> np.
     second = answered(teacher, second)
     second[:, PREFIX - 2 : PREFIX] = np.stack([rows[:, PREFIX - 1], second[:, PREFIX - 1]], 1)
     second[:, PREFIX : PREFIX + DIGITS] = rows[:, PREFIX : PREFIX + DIGITS]
-    return second[(second[:, ANSWER:] < 10).all(1)]
+    return second
 
 
 def near_duplicates(teacher: Decoder, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each task with one digit of its list changed, answered by the teacher."""
     changed, at = rows.copy(), PREFIX + rng.integers(DIGITS, size=len(rows))
     changed[np.arange(len(rows)), at] = (changed[np.arange(len(rows)), at] + rng.integers(1, 10, len(rows))) % 10
-    changed = answered(teacher, changed)
-    return changed[well_formed(changed)]
+    return answered(teacher, changed[~held_out(lists_of(changed))])
 
 
 def balanced(rows: np.ndarray, count: int) -> np.ndarray:
@@ -233,8 +234,8 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     scores = {"no tuning": right(base, TESTS)}
     for arm, rows in arms.items():
         scores[arm] = right(tune(base, rows, settings["mixture_steps"], settings, seed, whole=False), TESTS)
-    asked, lists = arms["self"][:, PREFIX - 1] - TASK_WORDS, arms["self"][:, PREFIX : PREFIX + DIGITS]
-    truth = (solve(asked, lists) == arms["self"][:, ANSWER:]).all(1).mean()
+    own = arms["self"]
+    truth = (solve(own[:, PREFIX - 1] - TASK_WORDS, lists_of(own)) == own[:, ANSWER:]).all(1).mean()
     return {"seed": seed, "scores": scores, "counts": {arm: len(rows) for arm, rows in arms.items()},
             "note": float(np.mean(right(base, ("note",))["note"])), "self_right": round(float(truth), 4)}  # fmt: skip
 

@@ -245,7 +245,7 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     settings, seed, rates = shard["settings"], shard["seed"], shard["rates"]
     base, source, held = prepared(settings, seed)
-    weak, weak_arm = prepared(settings, seed, settings["weak_share"])[0], f"DPO {settings['weak_beta']:g}"
+    weak, weak_arm = prepared(settings, seed, settings["weak_share"])[0], f"DPO {settings['beta']:g}"
     pairs = training_pairs(base, source, settings, seed)
     prompts = scaling.windows(held, settings["preference_prompts"], PROMPT - 1, seed=0)
     theirs = sample(base, prompts, DRAWS + RIVALS, seed + 1)

@@ -7,6 +7,7 @@ import pytest
 
 from mmlib.errors import UserError
 from mmlib.survey_llm import mixtures as m
+from mmlib.survey_llm.transformer import Decoder, Shape
 
 RNG = np.random.default_rng(0)
 
@@ -51,23 +52,17 @@ def test_strategies_by_a_teacher_without_errors(perfect):
     harder = m.evolved(None, rows, RNG)
     assert (harder[:, m.PREFIX - 2 : m.PREFIX] >= m.TASK_WORDS).all() and (truth(harder) == harder[:, m.ANSWER :]).all()
     near = m.near_duplicates(None, rows, RNG)
-    assert m.well_formed(near).all() and (truth(near) == near[:, m.ANSWER :]).all()
+    assert not m.held_out(m.lists_of(near)).any() and (truth(near) == near[:, m.ANSWER :]).all()
     assert (m.balanced(rows, 8)[:, m.PREFIX - 1] == m.TASK_WORDS).sum() == 4, "two operations: half of them each"
 
 
-def test_malformed_inventions_are_left_out():
-    rows = m.requests("task", 20, RNG)
-    assert m.well_formed(rows).all()
-    for place, value in (
-        (2, m.TASK_WORDS),
-        (m.PREFIX - 1, m.NOTE),
-        (m.PREFIX, m.BLANK),
-        (m.ANSWER - 1, 3),
-        (m.ANSWER, m.USER),
-    ):
-        bad = rows.copy()
-        bad[:, place] = value
-        assert not m.well_formed(bad).any(), place
+def test_even_an_untrained_teacher_invents_tasks_of_the_right_form():
+    teacher = Decoder(Shape(m.VOCABULARY, 16, 1, positions="learned", longest=m.ANSWER + m.DIGITS), seed=0).eval()
+    rows = m.invent(teacher, 30, seed=0)
+    assert 20 < len(rows) <= 30 and len(np.unique(rows, axis=0)) == len(rows) and not m.held_out(m.lists_of(rows)).any()
+    right = m.write("task", rows[:, m.PREFIX - 1] - m.TASK_WORDS, m.lists_of(rows), RNG)
+    assert (rows[:, : m.ANSWER] == right[:, : m.ANSWER]).all() and (rows[:, m.ANSWER :] < 10).all()
+    assert (m.invent(teacher, 30, seed=1)[:20] != rows[:20]).any(), "another seed invents other tasks"
 
 
 def test_evidence_has_the_best_single_source_and_refuses_a_lost_problem():
