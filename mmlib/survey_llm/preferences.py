@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PROMPT, NEW = 16, 24  # bytes
 VOWELS = np.isin(np.arange(256), list(b"aeiouAEIOU"))
 BEST_OF = (2, 4, 16)
+BASES = ("reference", "weak reference")
 DRAWS, RIVALS = 16, 4  # the reference's continuations of a test prompt: to choose from, and to be compared with
 
 
@@ -249,13 +250,13 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     pairs = training_pairs(base, source, settings, seed)
     prompts = scaling.windows(held, settings["preference_prompts"], PROMPT - 1, seed=0)
     theirs = sample(base, prompts, DRAWS + RIVALS, seed + 1)
-    scores = {"reference": measure(base, base, prompts, theirs, seed), **chosen(None, theirs)}
+    scores = {BASES[0]: measure(base, base, prompts, theirs, seed), **chosen(None, theirs)}
     for arm, (kind, beta) in plans(settings).items():
         model = learn(base, kind, beta, pairs, settings, rates[arm], seed)
         scores |= chosen(model, theirs) if kind == "reward" else {arm: measure(model, base, prompts, theirs, seed)}
     tuned = learn(weak, "dpo", settings["beta"], pairs, settings, rates[weak_arm], seed)
-    scores["weak reference"] = measure(weak, weak, prompts, theirs, seed)
-    scores[f"{weak_arm}, weak reference"] = measure(tuned, weak, prompts, theirs, seed)
+    scores[BASES[1]] = measure(weak, weak, prompts, theirs, seed)
+    scores[f"{weak_arm}, {BASES[1]}"] = measure(tuned, weak, prompts, theirs, seed)
     return {"seed": seed, "pairs": len(pairs), "scores": scores}
 
 
@@ -272,5 +273,8 @@ def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict
                 margin = np.subtract(scores["preferred"], scores["other"]).round(5).tolist()
                 scores = scores | {"margin": margin}
             for metric, values in scores.items():
-                evidence.add(metric, arm=arm, seed=result["seed"], values=values)
+                # A reference does not differ from itself: known once for all seeds, not measured for each.
+                known = arm in BASES and metric not in ("reward", "win")
+                if not known or result is results[0]:
+                    evidence.add(metric, arm=arm, seed=None if known else result["seed"], values=values)
     return evidence.as_dict()

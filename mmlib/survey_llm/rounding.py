@@ -41,7 +41,7 @@ def matrix_errors(seed: int) -> dict[str, dict[str, float]]:
     """Errors of y = x Wᵀ with rounded weights, or with 8-bit activations (one grid), for one drawn pair.
 
     With outliers the error is that of the part that the other dimensions contribute, relative to that part: the
-    outliers' own part is large and would hide it.
+    outliers' own part is large and would hide it. Without them it is that of the whole product.
     """
     import torch
 
@@ -57,7 +57,7 @@ def matrix_errors(seed: int) -> dict[str, dict[str, float]]:
         return error(activations[:, rest] @ matrix[:, rest].T, x[:, rest] @ weight[:, rest].T)
 
     activations = {
-        "clean": clean_part(rounded(x, 8, "tensor"), weight),
+        "clean": error(rounded(x, 8, "tensor") @ weight.T, x @ weight.T),
         "outliers": clean_part(rounded(large, 8, "tensor"), weight),
         "outliers, smoothed": clean_part(rounded(smooth, 8, "tensor"), stretched),
         "outliers, split": error(

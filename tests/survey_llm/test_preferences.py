@@ -95,4 +95,7 @@ def test_sampling_and_ranking(base):
     assert set(found) == {"reward", "win", "kl", "preferred", "other"} and not any(found["preferred"])
     made = m.as_evidence([{"seed": 0, "scores": {"reference": found, **m.chosen(None, drawn.repeat(1, 4, 1))}}],
                          {"preference_prompts": 2})  # fmt: skip
+    assert set(made["metrics"]["preferred"]["values"]["reference"]) == {"-"}, (
+        "known for all seeds, not measured for each"
+    )
     assert set(made["metrics"]["margin"]["values"]) == {"reference"} and len(made["metrics"]["win"]["values"]) == 4
