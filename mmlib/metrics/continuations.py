@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mmlib.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,8 +60,12 @@ def score(
             not start with a letter or digit). Teacher forcing decides this without generating: greedy decoding
             gives the gold tokens if and only if each is the arg max given those before it. Chance is about 0.
         `logprob`: summed log p(gold | prefix, query) in nats.
+
+    Raises:
+        UserError: prefix, query and a candidate do not fit into the model's context.
     """
     rows = [_pack(tokenizer, question) for question in questions]
+    _refuse_overlong(model, len(_encode(tokenizer, prefix)), rows, questions)
     result: dict[str, list[float]] = {name: [0.0] * len(rows) for name in ("ranking", "exact", "logprob")}
     # Rows of similar length share a batch: padding would otherwise cost as much as the answers.
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
@@ -77,6 +83,16 @@ def score(
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _refuse_overlong(model: PreTrainedModel, prefix: int, rows: list[_Row], questions: list[Question]) -> None:
+    """Positions beyond the context give numbers without an error, so they are refused here, as in `lm.generate`."""
+    limit = model.config.max_position_embeddings
+    for row, question in zip(rows, questions, strict=True):
+        needed = prefix + row.query_length + max(map(len, row.tokens))
+        if needed > limit:
+            culprit = f"prompt and answers of `{question.query[:40]}…` need {needed} tokens, the context holds {limit}"
+            raise UserError(culprit, "shorten it or show fewer demonstrations")
 
 
 def _pack(tokenizer: PreTrainedTokenizerBase, question: Question) -> _Row:

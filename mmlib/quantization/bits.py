@@ -126,7 +126,7 @@ def as_evidence(
             evidence.add(name, arm=arm, seed=seed, values=result["text"][name])
     _add_mappings(evidence, results, settings)
     _add_instructions(evidence, results, settings, root)
-    return evidence.as_dict()
+    return {**evidence.as_dict(), "items": {task.name: task.hash for task in tasks}}
 
 
 def _add_mappings(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any]) -> None:

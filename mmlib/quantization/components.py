@@ -17,15 +17,13 @@ from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 from mmlib.quantization.gptq import hessian, prepare, round_columns
-from mmlib.quantization.model import linears, split_rows, visit_inputs
+from mmlib.quantization.model import KINDS, linears, split_rows, visit_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-FFN = ("gate_proj", "up_proj", "down_proj")
-KINDS = (*ATTENTION, *FFN)
+ATTENTION, FFN = KINDS[:4], KINDS[4:]
 KEPT_BITS = 16
 NAMED = ("none", "attention", "ffn", "crucial")  # the variants of the paper
 
@@ -176,4 +174,4 @@ def as_evidence(results: list[dict[str, Any]], tasks: list[Any], settings: dict[
                 evidence.add(metric, arm=name, seed=result["seed"], values=scores["exact"])
             for key, values in scores["text"].items():
                 evidence.add(key, arm=name, seed=result["seed"], values=values)
-    return evidence.as_dict()
+    return {**evidence.as_dict(), "items": {task.name: task.hash for task in tasks}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmlib.errors import UserError
 from mmlib.metrics.continuations import Question, score
 
 PREFIX = "Give the capital of each country.\nJapan -> Tokyo\nPeru -> Lima\n"
@@ -71,3 +72,15 @@ def test_candidates_do_not_see_each_other(tiny_llama, tokenizer):
     other = score(tiny_llama, tokenizer, PREFIX, [Question("Peru ->", (" Lima", " Paris"), 0)])["logprob"]
     second = score(tiny_llama, tokenizer, PREFIX, [Question("Peru ->", (" Paris", " Lima"), 1)])["logprob"]
     assert first == pytest.approx(other, abs=1e-5) and first == pytest.approx(second, abs=1e-4)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_and_one_that_just_fits_is_not(tiny_llama, tokenizer):
+    longest = max(len(encode(tokenizer, PREFIX)) + len(encode(tokenizer, question.query))
+                  + max(len(encode(tokenizer, candidate)) for candidate in question.candidates)
+                  for question in QUESTIONS)  # fmt: skip
+    tiny_llama.config.max_position_embeddings = longest
+    expected = score(tiny_llama, tokenizer, PREFIX, QUESTIONS)
+    assert len(expected["exact"]) == len(QUESTIONS)
+    tiny_llama.config.max_position_embeddings = longest - 1
+    with pytest.raises(UserError, match=f"need {longest} tokens, the context holds {longest - 1}; shorten it"):
+        score(tiny_llama, tokenizer, PREFIX, QUESTIONS)
