@@ -160,7 +160,7 @@ def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
     readme = (root / README).read_text()
     if not MARKS.search(readme):
         raise UserError(f"{README} has lost its marks for the table of studies", f"restore it: `git checkout {README}`")
-    table = render_readme_table(rows, studies, minutes(root))
+    table = render_readme_table(rows, studies, minutes(root), peaks(root))
     return {
         PAGE: render_markdown(rows, studies),
         README: MARKS.sub(lambda match: f"{match[1]}{table}{match[2]}", readme),
@@ -168,32 +168,52 @@ def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
 
 
 def record_timings(root: Path) -> None:
-    """Keep the seconds of every stage's last run (from the runner's logs) in reports/timings.json.
+    """Keep what every stage's last run took (from the runner's logs) in reports/timings.json: `Usage.record`.
 
     On request only: otherwise everyone's rerun would change a tracked file.
     """
     logs = sorted((root / ".scratch/runs").glob("*/run.json"))
-    known = store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}
-    store.write_json(root / TIMINGS, known | {log.parent.name: store.read_json(log)["seconds"] for log in logs})
+    runs = {log.parent.name: store.read_json(log) for log in logs}
+    fresh = {stage: {key: value for key, value in run.items() if key != "stage"} for stage, run in runs.items()}
+    store.write_json(root / TIMINGS, timings(root) | fresh)
+
+
+def timings(root: Path) -> dict[str, dict[str, float]]:
+    """Stage -> what its last recorded run took; of old records only the seconds are known."""
+    stored = store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}
+    return {stage: run if isinstance(run, dict) else {"seconds": run} for stage, run in stored.items()}
 
 
 def minutes(root: Path) -> dict[str, float]:
     """Recorded minutes of each study: the sum over its stages; none recorded, none shown."""
     total: dict[str, float] = {}
-    for stage, seconds in (store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}).items():
+    for stage, run in timings(root).items():
         study = stage.partition("-")[0]
-        total[study] = total.get(study, 0) + seconds / 60
+        total[study] = total.get(study, 0) + run["seconds"] / 60
     return total
 
 
-def render_readme_table(rows: list[Row], studies: list[Study], minutes: dict[str, float]) -> str:
-    """Markdown: a line per study with its paper, minutes and how many claims got which verdict."""
-    lines = ["| study | paper | minutes | verdicts |", "|---|---|---|---|"]
+def peaks(root: Path) -> dict[str, float]:
+    """Recorded peak memory of each study in GiB: that of its hungriest stage; none recorded, none shown."""
+    most: dict[str, float] = {}
+    for stage, run in timings(root).items():
+        study = stage.partition("-")[0]
+        if "peak_mib" in run:
+            most[study] = max(most.get(study, 0), run["peak_mib"] / 1024)
+    return most
+
+
+def render_readme_table(
+    rows: list[Row], studies: list[Study], minutes: dict[str, float], peaks: dict[str, float]
+) -> str:
+    """Markdown: a line per study with its paper, minutes, peak memory and how many claims got which verdict."""
+    lines = ["| study | paper | minutes | peak memory | verdicts |", "|---|---|---|---|---|"]
     for study in studies:
         counts = _counts_by_subject([row for row in rows if row["study"] == study.study])
         paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
         spent = f"{minutes[study.study]:.0f}" if minutes.get(study.study) else "–"
-        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {spent} | {counts} |")
+        peak = f"{peaks[study.study]:.1f} GiB" if study.study in peaks else "–"
+        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {spent} | {peak} | {counts} |")
     return "\n".join(lines) + "\n"
 
 

@@ -113,7 +113,9 @@ def project(root: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     (root / "README.md").write_text("# Demo\n<!-- studies:begin (rendered) -->\nold\n<!-- studies:end -->\nend\n")
     write_cards(root, raw_cards())
-    store.write_json(root / "reports/timings.json", {"demo-before": 180.0, STAGE: 240.0})
+    store.write_json(
+        root / "reports/timings.json", {"demo-before": 180.0, STAGE: {"seconds": 240.0, "peak_mib": 1536.0}}
+    )
     store.write_json(root / EVIDENCE, evidence())
     write_yaml(root / "dvc.lock", {"schema": "2.0", "stages": _locked(root)})
     return root

@@ -266,7 +266,7 @@ def test_the_readme_keeps_its_prose_and_shows_minutes_and_counts(committed):
         "<!-- studies:end -->\nend\n"
     )
     assert (
-        "| [demo](reports/LEDGER.md#demo) | [A Paper](https://example.org) | 7 | 4 consistent-at-reduced-scale |"
+        "| [demo](reports/LEDGER.md#demo) | [A Paper](https://example.org) | 7 | 1.5 GiB | 4 consistent-at-reduced-scale |"
         in text
     )
     assert "old" not in text

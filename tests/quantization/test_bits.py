@@ -17,7 +17,7 @@ SETTINGS = {
     "calibration_seeds": [0, 1], "calibration_windows": 2, "calibration_tokens": 32, "damping": 0.01,
     "act_order": True, "text_windows": 3, "text_tokens": 32, "tasks": ["capital", "plural"], "icl_items": 5,
     "shots": 2, "choices": 4, "sample_tokens": 3, "mappings": 2, "mapping_demonstrations": 2, "mapping_items": 1,
-    "prompts_per_kind": 2, "answer_tokens": 2, "answer_widths": [2],
+    "prompts_per_kind": 2, "prompts_per_live_kind": 2, "answer_tokens": 2, "answer_widths": [2],
 }  # fmt: skip
 
 
