@@ -7,7 +7,14 @@ import sys
 
 from mmlib.usage import Usage, resident
 
-HUNGRY = "import time; held = bytearray(200 << 20); end = time.process_time() + 0.5\nwhile time.process_time() < end: pass\ntime.sleep(1)"
+HUNGRY = """
+import time
+held = bytearray(200 << 20)
+end = time.process_time() + 0.5
+while time.process_time() < end:
+    pass
+time.sleep(1)
+"""
 
 
 def test_a_child_s_memory_and_processor_time_are_counted():

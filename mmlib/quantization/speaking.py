@@ -57,7 +57,7 @@ def _continue(model: PreTrainedModel, prompts: list[list[int]], count: int, ends
     """The tokens that each prompt is continued with, the end token included."""
     import torch
 
-    shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
+    shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)  # noqa: RUF071 (lists, not paths)
     ids, mask, positions = _left_padded([row[shared:] for row in prompts], shared)
     said: list[list[int]] = [[] for _ in prompts]
     rows = list(range(len(prompts)))  # of `said`, for each row of the batch
