@@ -58,6 +58,7 @@ class Bits:
     prompts_per_live_kind: int
     answer_tokens: int
     answer_widths: list[int]
+    once_widths: list[int]
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
     readme = (root / README).read_text()
     if not MARKS.search(readme):
         raise UserError(f"{README} has lost its marks for the table of studies", f"restore it: `git checkout {README}`")
-    table = render_readme_table(rows, studies, minutes(root), peaks(root))
+    table = render_readme_table(rows, studies, costs(root))
     return {
         PAGE: render_markdown(rows, studies),
         README: MARKS.sub(lambda match: f"{match[1]}{table}{match[2]}", readme),
@@ -184,36 +184,34 @@ def timings(root: Path) -> dict[str, dict[str, float]]:
     return {stage: run if isinstance(run, dict) else {"seconds": run} for stage, run in stored.items()}
 
 
-def minutes(root: Path) -> dict[str, float]:
-    """Recorded minutes of each study: the sum over its stages; none recorded, none shown."""
-    total: dict[str, float] = {}
+def costs(root: Path) -> dict[str, dict[str, float]]:
+    """Study -> `minutes` and `processor_minutes` (sums over its stages), `peak_gib` (of the hungriest stage).
+
+    Processor time is what other work on the machine changes little. What any of its stages lacks is left out.
+    """
+    runs: dict[str, list[dict[str, float]]] = {}
     for stage, run in timings(root).items():
-        study = stage.partition("-")[0]
-        total[study] = total.get(study, 0) + run["seconds"] / 60
-    return total
+        runs.setdefault(stage.partition("-")[0], []).append(run)
+    found: dict[str, dict[str, float]] = {}
+    for study, mine in runs.items():
+        found[study] = {"minutes": sum(run["seconds"] for run in mine) / 60}
+        if all("cpu_seconds" in run for run in mine):
+            found[study]["processor_minutes"] = sum(run["cpu_seconds"] for run in mine) / 60
+        if all("peak_mib" in run for run in mine):
+            found[study]["peak_gib"] = max(run["peak_mib"] for run in mine) / 1024
+    return found
 
 
-def peaks(root: Path) -> dict[str, float]:
-    """Recorded peak memory of each study in GiB: that of its hungriest stage; none recorded, none shown."""
-    most: dict[str, float] = {}
-    for stage, run in timings(root).items():
-        study = stage.partition("-")[0]
-        if "peak_mib" in run:
-            most[study] = max(most.get(study, 0), run["peak_mib"] / 1024)
-    return most
-
-
-def render_readme_table(
-    rows: list[Row], studies: list[Study], minutes: dict[str, float], peaks: dict[str, float]
-) -> str:
-    """Markdown: a line per study with its paper, minutes, peak memory and how many claims got which verdict."""
-    lines = ["| study | paper | minutes | peak memory | verdicts |", "|---|---|---|---|---|"]
+def render_readme_table(rows: list[Row], studies: list[Study], costs: dict[str, dict[str, float]]) -> str:
+    """Markdown: a line per study with its paper, what it took and how many claims got which verdict."""
+    lines = ["| study | paper | minutes | processor minutes | peak memory | verdicts |", "|---|---|---|---|---|---|"]
     for study in studies:
         counts = _counts_by_subject([row for row in rows if row["study"] == study.study])
         paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
-        spent = f"{minutes[study.study]:.0f}" if minutes.get(study.study) else "–"
-        peak = f"{peaks[study.study]:.1f} GiB" if study.study in peaks else "–"
-        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {spent} | {peak} | {counts} |")
+        cost = costs.get(study.study, {})
+        formats = (("minutes", "{:.0f}"), ("processor_minutes", "{:.0f}"), ("peak_gib", "{:.1f} GiB"))
+        shown = " | ".join(form.format(cost[name]) if name in cost else "–" for name, form in formats)
+        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {shown} | {counts} |")
     return "\n".join(lines) + "\n"
 
 

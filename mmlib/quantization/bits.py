@@ -58,30 +58,29 @@ def _variant(
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """Quantize and measure one variant: `{"variant": …, "settings": …}` -> JSON results, no times in it.
 
-    What a model says and makes of demonstrations is measured on the reference and on grouped GPTQ only; of the
-    ablation's variants the text and the demonstrated tasks are.
+    What a model says and makes of remapped labels is measured on the reference and on grouped GPTQ only (at widths
+    that hardly vary, `once_widths`, for the first calibration seed), of the ablation's variants the text alone.
     """
     settings, variant = shard["settings"], shard["variant"]
-    root = store.project_root()
+    root, bits = store.project_root(), variant["bits"]
     shared = open_bench(root, store.dump_json(settings))
     model, size, loss = quantized(shared, variant, settings, root)
     whole = variant["tokens"] is None
     grouped = variant["method"] == "gptq" and variant["group"] is not None
-    speaks = whole and (grouped or variant["method"] == "none")
+    first = variant["seed"] in (None, settings["calibration_seeds"][0])
+    speaks = whole and (grouped or variant["method"] == "none") and (first or bits not in settings["once_widths"])
     return {
         "variant": variant,
         "size": size,
         "gptq_loss": loss,
         "text": shared.text_scores(model),
-        "icl": {
-            str(shots): shared.icl_scores(model, shots) for shots in ((0,) if whole else ()) + (settings["shots"],)
-        },
+        "icl": {str(shots): shared.icl_scores(model, shots) for shots in (0, settings["shots"]) if whole},
         "samples": answer_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
-        if speaks and variant["seed"] in (None, settings["calibration_seeds"][0])
+        if speaks and first
         else None,
         "remapped": remapped.scores(model, shared.tokenizer, mappings(settings, root)) if speaks else None,
         "answers": answers(model, shared.tokenizer, settings)
-        if speaks and variant["bits"] in (16, *settings["answer_widths"])
+        if speaks and bits in (16, *settings["answer_widths"])
         else None,
     }
 
@@ -143,7 +142,8 @@ def as_evidence(
         evidence.metric(name, units="icl", higher_is_better=True, floor=floor)
         for result in results:
             arm, seed = result["variant"]["arm"], result["variant"]["seed"]
-            evidence.add(name, arm=arm, seed=seed, values=result["icl"][shots][source])
+            if shots in result["icl"]:
+                evidence.add(name, arm=arm, seed=seed, values=result["icl"][shots][source])
     for name, higher in (("nll", False), ("kl", False), ("top1", True)):
         evidence.metric(name, units="text", higher_is_better=higher, floor=None)
         for result in results:
