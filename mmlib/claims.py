@@ -83,6 +83,7 @@ class Card:
     study: str
     id: str
     version: int
+    subject: str  # which model (or data) the row is about
     statement: str
     place: str
     evidence: str
@@ -100,7 +101,6 @@ class Card:
     at_scale: Literal["reduced", "paper"]
     not_attempted: str | None
     history: list[Change]
-    subject: str = "–"  # which model (or data) the row is about
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class Bits:
     calibration_seeds: list[int]
     calibration_windows: int
     calibration_tokens: int
+    longer_windows: list[int]
+    longer_widths: list[int]
     damping: float
     act_order: bool
     text_windows: int
@@ -53,8 +55,10 @@ class Bits:
     mapping_demonstrations: int
     mapping_items: int
     prompts_per_kind: int
+    prompts_per_live_kind: int
     answer_tokens: int
     answer_widths: list[int]
+    once_widths: list[int]
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
     readme = (root / README).read_text()
     if not MARKS.search(readme):
         raise UserError(f"{README} has lost its marks for the table of studies", f"restore it: `git checkout {README}`")
-    table = render_readme_table(rows, studies, minutes(root))
+    table = render_readme_table(rows, studies, costs(root))
     return {
         PAGE: render_markdown(rows, studies),
         README: MARKS.sub(lambda match: f"{match[1]}{table}{match[2]}", readme),
@@ -168,32 +168,50 @@ def _pages(root: Path, rows: list[Row]) -> dict[str, str]:
 
 
 def record_timings(root: Path) -> None:
-    """Keep the seconds of every stage's last run (from the runner's logs) in reports/timings.json.
+    """Keep what every stage's last run took (from the runner's logs) in reports/timings.json: `Usage.record`.
 
     On request only: otherwise everyone's rerun would change a tracked file.
     """
     logs = sorted((root / ".scratch/runs").glob("*/run.json"))
-    known = store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}
-    store.write_json(root / TIMINGS, known | {log.parent.name: store.read_json(log)["seconds"] for log in logs})
+    runs = {log.parent.name: store.read_json(log) for log in logs}
+    fresh = {stage: {key: value for key, value in run.items() if key != "stage"} for stage, run in runs.items()}
+    store.write_json(root / TIMINGS, timings(root) | fresh)
 
 
-def minutes(root: Path) -> dict[str, float]:
-    """Recorded minutes of each study: the sum over its stages; none recorded, none shown."""
-    total: dict[str, float] = {}
-    for stage, seconds in (store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}).items():
-        study = stage.partition("-")[0]
-        total[study] = total.get(study, 0) + seconds / 60
-    return total
+def timings(root: Path) -> dict[str, dict[str, float]]:
+    """Stage -> what its last recorded run took; of old records only the seconds are known."""
+    stored = store.read_json(root / TIMINGS) if (root / TIMINGS).is_file() else {}
+    return {stage: run if isinstance(run, dict) else {"seconds": run} for stage, run in stored.items()}
 
 
-def render_readme_table(rows: list[Row], studies: list[Study], minutes: dict[str, float]) -> str:
-    """Markdown: a line per study with its paper, minutes and how many claims got which verdict."""
-    lines = ["| study | paper | minutes | verdicts |", "|---|---|---|---|"]
+def costs(root: Path) -> dict[str, dict[str, float]]:
+    """Study -> `minutes` and `processor_minutes` (sums over its stages), `peak_gib` (of the hungriest stage).
+
+    Processor time is what other work on the machine changes little. What any of its stages lacks is left out.
+    """
+    runs: dict[str, list[dict[str, float]]] = {}
+    for stage, run in timings(root).items():
+        runs.setdefault(stage.partition("-")[0], []).append(run)
+    found: dict[str, dict[str, float]] = {}
+    for study, mine in runs.items():
+        found[study] = {"minutes": sum(run["seconds"] for run in mine) / 60}
+        if all("cpu_seconds" in run for run in mine):
+            found[study]["processor_minutes"] = sum(run["cpu_seconds"] for run in mine) / 60
+        if all("peak_mib" in run for run in mine):
+            found[study]["peak_gib"] = max(run["peak_mib"] for run in mine) / 1024
+    return found
+
+
+def render_readme_table(rows: list[Row], studies: list[Study], costs: dict[str, dict[str, float]]) -> str:
+    """Markdown: a line per study with its paper, what it took and how many claims got which verdict."""
+    lines = ["| study | paper | minutes | processor minutes | peak memory | verdicts |", "|---|---|---|---|---|---|"]
     for study in studies:
         counts = _counts_by_subject([row for row in rows if row["study"] == study.study])
         paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
-        spent = f"{minutes[study.study]:.0f}" if minutes.get(study.study) else "–"
-        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {spent} | {counts} |")
+        cost = costs.get(study.study, {})
+        formats = (("minutes", "{:.0f}"), ("processor_minutes", "{:.0f}"), ("peak_gib", "{:.1f} GiB"))
+        shown = " | ".join(form.format(cost[name]) if name in cost else "–" for name, form in formats)
+        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {shown} | {counts} |")
     return "\n".join(lines) + "\n"
 
 

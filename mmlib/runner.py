@@ -21,6 +21,7 @@ from typing import Any
 from mmlib import notebooks, stages, store
 from mmlib.errors import UserError
 from mmlib.stages import Stage
+from mmlib.usage import Usage
 
 KERNEL = "mmlib-runner"
 RECORD = "MMLIB_COMPLETION"  # environment variable: where `complete` leaves its record
@@ -46,7 +47,7 @@ def run(name: str, root: Path, script: bool = False) -> None:
     record, started = log / "completion.json", time.time()
     record.unlink(missing_ok=True)
     try:
-        with environment(root, values, record):
+        with Usage() as usage, environment(root, values, record):
             executed = (_as_script if script else _with_jupyter)(stage, values, root, log)
         verify(stage, root, record)
     except BaseException:
@@ -54,9 +55,10 @@ def run(name: str, root: Path, script: bool = False) -> None:
         raise
     if stage.executed:
         store.atomic_write(root / stage.executed, executed)
-    store.write_json(log / "run.json", {"stage": name, "seconds": round(time.time() - started, 1)})
+    used = usage.record()
+    store.write_json(log / "run.json", {"stage": name, **used})
     shutil.rmtree(root / ".scratch" / "shards" / name, ignore_errors=True)
-    print(f"{name}: {time.time() - started:.0f} s")
+    print("{}: {seconds:.0f} s, {cpu_seconds:.0f} s of processor time, {peak_mib:.0f} MiB".format(name, **used))
 
 
 def check_parameters(stage: Stage, root: Path) -> dict[str, Any]:

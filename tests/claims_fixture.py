@@ -53,8 +53,9 @@ def raw_card(name: str, metric: str, arm: str, criterion: dict[str, Any], **chan
     accuracy = metric == "em"
     bounds = {"at_least": 0.5} if accuracy else {"at_least": 0.0, "at_most": 4.0}
     raw = {
-        "id": name, "version": 1, "statement": f"{arm} against big", "place": "Table 9", "evidence": EVIDENCE,
-        "stage": STAGE, "treatment": {"metric": metric, "arm": arm}, "control": {"metric": metric, "arm": "big"},
+        "id": name, "version": 1, "subject": "a model", "statement": f"{arm} against big", "place": "Table 9",
+        "evidence": EVIDENCE, "stage": STAGE,
+        "treatment": {"metric": metric, "arm": arm}, "control": {"metric": metric, "arm": "big"},
         "scale": 100 if accuracy else 1, "higher_is_better": accuracy, "effect_unit": "points", "published": None,
         "criterion": criterion, "requires": {"metric": metric, "arm": "big", **bounds}, "unit": "item", "seeds": 3,
         "at_scale": "reduced", "not_attempted": None, **changes,
@@ -113,7 +114,13 @@ def project(root: Path) -> Path:
     shutil.copy(ROOT / "params.yaml", root / "params.yaml")
     (root / "README.md").write_text("# Demo\n<!-- studies:begin (rendered) -->\nold\n<!-- studies:end -->\nend\n")
     write_cards(root, raw_cards())
-    store.write_json(root / "reports/timings.json", {"demo-before": 180.0, STAGE: 240.0})
+    store.write_json(
+        root / "reports/timings.json",
+        {
+            stage: {"seconds": seconds, "cpu_seconds": 2 * seconds, "peak_mib": 6 * seconds + 96}
+            for stage, seconds in (("demo-before", 180.0), (STAGE, 240.0))
+        },
+    )
     store.write_json(root / EVIDENCE, evidence())
     write_yaml(root / "dvc.lock", {"schema": "2.0", "stages": _locked(root)})
     return root

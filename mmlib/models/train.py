@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +33,7 @@ def train_lm(
         Mean training loss in nats per token.
     """
     from datasets import Dataset, disable_progress_bars
-    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
     disable_progress_bars()
@@ -44,9 +45,24 @@ def train_lm(
             max_grad_norm=1.0, save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True,
             dataloader_pin_memory=False,
         )  # fmt: skip
-        collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-        trainer = Trainer(model, arguments, train_dataset=data, data_collator=collator)
+        trainer = Trainer(
+            model, arguments, train_dataset=data, data_collator=partial(left_padded, tokenizer.pad_token_id)
+        )
         trainer.remove_callback(PrinterCallback)  # it prints run times, which no notebook may hold
         result = trainer.train()
     model.eval()
     return result.training_loss
+
+
+def left_padded(pad: int, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+    """A batch as `DataCollatorForLanguageModeling` makes it with a tokenizer that pads on the left.
+
+    That one takes an eighth of the training time of our smallest models.
+    """
+    import torch
+
+    width = max(len(row["input_ids"]) for row in rows)
+    missing = [width - len(row["input_ids"]) for row in rows]
+    ids = torch.tensor([[pad] * short + row["input_ids"] for short, row in zip(missing, rows, strict=True)])
+    mask = torch.tensor([[0] * short + [1] * (width - short) for short in missing])
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(ids == pad, -100)}

@@ -52,6 +52,9 @@ class Task:
         if leaked := next((fact.query for fact in self.items if fact.query in shown), None):
             raise UserError(f"item `{leaked}` of task {self.name} stands among its demonstrations",
                             "draw demonstrations and items from disjoint parts of the table")  # fmt: skip
+        queries = [fact.query for fact in self.items]
+        if twice := next((query for query in queries if queries.count(query) > 1), None):
+            raise UserError(f"task {self.name} asks `{twice}` twice", "remove the duplicate item")
 
     @property
     def hash(self) -> str:

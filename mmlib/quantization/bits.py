@@ -10,24 +10,24 @@ from typing import Any
 
 from mmlib import store, text
 from mmlib.evidence import Evidence
-from mmlib.models.lm import complete_greedily
 from mmlib.quantization import abilities, instructions, remapped
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 from mmlib.quantization.model import Spec, quantize_model
-
-PROMPTS = (
-    "What is the capital of France?",
-    "Write one sentence about the sea.",
-    "List three colours.",
-)
+from mmlib.quantization.speaking import PROMPTS, answer_greedily
 
 
 def variants(
-    widths: list[int], group: int, row_widths: list[int], calibration_seeds: list[int]
+    widths: list[int],
+    group: int,
+    row_widths: list[int],
+    calibration_seeds: list[int],
+    longer_windows: list[int] | None = None,
+    longer_widths: list[int] | None = None,
 ) -> list[dict[str, Any]]:
     """All arms: the reference, RTN and GPTQ at every grid, and two bitsandbytes baselines.
 
     Grids: every width with one grid per `group` inputs, `row_widths` also with one grid per output row.
+    Ablation: GPTQ of `longer_widths` once more, calibrated on as many windows of `longer_windows` tokens.
 
     GPTQ comes once per calibration seed; arms without calibration have seed None. Order: longest first, so
     that two workers finish together.
@@ -35,38 +35,52 @@ def variants(
     grid = [*((bits, group) for bits in widths), *((bits, None) for bits in row_widths)]
     gptq = [_variant("gptq", bits, group, seed) for seed in calibration_seeds for bits, group in grid]
     rtn = [_variant("rtn", bits, group) for bits, group in grid]
-    return [*gptq, _variant("bnb-int8", 8), *rtn, _variant("bnb-nf4", 4), _variant("none", 16)]
+    longer = [
+        _variant("gptq", bits, group, seed, tokens)
+        for tokens in sorted(longer_windows or [], reverse=True)
+        for seed in calibration_seeds
+        for bits in longer_widths or []
+    ]
+    return [*longer, *gptq, _variant("bnb-int8", 8), *rtn, _variant("bnb-nf4", 4), _variant("none", 16)]
 
 
-def _variant(method: str, bits: int, group: int | None = None, seed: int | None = None) -> dict[str, Any]:
+def _variant(
+    method: str, bits: int, group: int | None = None, seed: int | None = None, tokens: int | None = None
+) -> dict[str, Any]:
     arm = {"none": REFERENCE, "bnb-int8": "bnb-int8", "bnb-nf4": "bnb-nf4"}.get(method)
     arm = arm or f"{method}-w{bits}-{'row' if not group else f'g{group}'}"
+    arm = arm if tokens is None else f"{arm}-windows{tokens}"
     name = arm if seed is None else f"{arm}/seed{seed}"
-    return {"name": name, "arm": arm, "method": method, "bits": bits, "group": group or None, "seed": seed}
+    made = {"name": name, "arm": arm, "method": method, "bits": bits, "group": group or None, "seed": seed}
+    return made | {"tokens": tokens}  # of a calibration window; None: as in the settings
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """Quantize and measure one variant: `{"variant": …, "settings": …}` -> JSON results, no times in it.
 
-    What a model says and makes of demonstrations is measured on the reference and on grouped GPTQ only.
+    What a model says and makes of remapped labels is measured on the reference and on grouped GPTQ only (at widths
+    that hardly vary, `once_widths`, for the first calibration seed), of the ablation's variants the text alone.
     """
     settings, variant = shard["settings"], shard["variant"]
-    root = store.project_root()
+    root, bits = store.project_root(), variant["bits"]
     shared = open_bench(root, store.dump_json(settings))
     model, size, loss = quantized(shared, variant, settings, root)
-    speaks = variant["method"] == "none" or (variant["method"] == "gptq" and variant["group"] is not None)
+    whole = variant["tokens"] is None
+    grouped = variant["method"] == "gptq" and variant["group"] is not None
+    first = variant["seed"] in (None, settings["calibration_seeds"][0])
+    speaks = whole and (grouped or variant["method"] == "none") and (first or bits not in settings["once_widths"])
     return {
         "variant": variant,
         "size": size,
         "gptq_loss": loss,
         "text": shared.text_scores(model),
-        "icl": {str(shots): shared.icl_scores(model, shots) for shots in (0, settings["shots"])},
-        "samples": complete_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
-        if speaks and variant["seed"] in (None, settings["calibration_seeds"][0])
+        "icl": {str(shots): shared.icl_scores(model, shots) for shots in (0, settings["shots"]) if whole},
+        "samples": answer_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
+        if speaks and first
         else None,
         "remapped": remapped.scores(model, shared.tokenizer, mappings(settings, root)) if speaks else None,
         "answers": answers(model, shared.tokenizer, settings)
-        if speaks and variant["bits"] in (16, *settings["answer_widths"])
+        if speaks and bits in (16, *settings["answer_widths"])
         else None,
     }
 
@@ -78,9 +92,14 @@ def mappings(settings: dict[str, Any], root: Path) -> list[abilities.Task]:
 
 
 def answers(model: Any, tokenizer: Any, settings: dict[str, Any]) -> list[str]:
-    """Greedy answers to the instructions that are checked by rules, in one batch."""
-    texts = [prompt.text for prompt in instructions.prompts(settings["prompts_per_kind"])]
-    return complete_greedily(model, tokenizer, texts, settings["answer_tokens"], batch=len(texts))
+    """Greedy answers to the instructions that are checked by rules."""
+    texts = [prompt.text for prompt in requests(settings)]
+    return answer_greedily(model, tokenizer, texts, settings["answer_tokens"])
+
+
+def requests(settings: dict[str, Any]) -> list[instructions.Prompt]:
+    """The instructions of a run."""
+    return instructions.prompts(settings["prompts_per_kind"], settings["prompts_per_live_kind"])
 
 
 def quantized(
@@ -97,11 +116,16 @@ def quantized(
     spec = Spec(method, bits, variant["group"], settings["act_order"], settings["damping"])
     calibration = None
     if method == "gptq":
-        calibration = calibration_windows(shared.tokenizer, settings, variant["seed"], root)
+        calibration = calibration_windows(shared.tokenizer, calibrated(variant, settings), variant["seed"], root)
         text.refuse_overlap(calibration, shared.windows)
     report = quantize_model(model, spec, calibration)
     loss = {kind: round(value, 4) for kind, value in report.loss.items()} or None
     return model, size.account(model, method, bits, spec), loss
+
+
+def calibrated(variant: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with the variant's own length of a calibration window where it has one."""
+    return settings if variant["tokens"] is None else settings | {"calibration_tokens": variant["tokens"]}
 
 
 def as_evidence(
@@ -118,7 +142,8 @@ def as_evidence(
         evidence.metric(name, units="icl", higher_is_better=True, floor=floor)
         for result in results:
             arm, seed = result["variant"]["arm"], result["variant"]["seed"]
-            evidence.add(name, arm=arm, seed=seed, values=result["icl"][shots][source])
+            if shots in result["icl"]:
+                evidence.add(name, arm=arm, seed=seed, values=result["icl"][shots][source])
     for name, higher in (("nll", False), ("kl", False), ("top1", True)):
         evidence.metric(name, units="text", higher_is_better=higher, floor=None)
         for result in results:
@@ -126,7 +151,7 @@ def as_evidence(
             evidence.add(name, arm=arm, seed=seed, values=result["text"][name])
     _add_mappings(evidence, results, settings)
     _add_instructions(evidence, results, settings, root)
-    return evidence.as_dict()
+    return {**evidence.as_dict(), "items": {task.name: task.hash for task in tasks}}
 
 
 def _add_mappings(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any]) -> None:
@@ -143,7 +168,7 @@ def _add_mappings(evidence: Evidence, results: list[dict[str, Any]], settings: d
 
 def _add_instructions(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any], root: Path) -> None:
     """Rules obeyed, by the model and by answers that follow nothing; kinds that the latter never pass stand alone."""
-    prompts, words = instructions.prompts(settings["prompts_per_kind"]), instructions.vocabulary(root)
+    prompts, words = requests(settings), instructions.vocabulary(root)
     said = {(f"null-{name}", None): rows for name, rows in instructions.null_answers(prompts, words).items()}
     for result in results:
         if result["answers"] is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = Path(__file__).with_name("published_table1.csv")
 NULL = "null"  # answers that follow nothing, `instructions.null_answers`
+LONGER = "GPTQ, longer windows"  # the ablation
 METHODS = {"gptq": "GPTQ", "rtn": "RTN", "bnb-int8": "bitsandbytes", "bnb-nf4": "bitsandbytes", "none": "16-bit"}
 
 
@@ -38,7 +39,7 @@ def _facts(result: dict[str, Any]) -> dict[str, Any]:
     variant = result["variant"]
     grid = "row" if variant["group"] is None else f"group {variant['group']}"
     return {
-        "method": METHODS[variant["method"]],
+        "method": METHODS[variant["method"]] if variant["tokens"] is None else LONGER,
         "bits": variant["bits"],
         "grid": grid if variant["method"] in ("gptq", "rtn") else "own",
         "packed_bits": round(result["size"]["bits_per_weight"], 2),
@@ -49,7 +50,7 @@ def _facts(result: dict[str, Any]) -> dict[str, Any]:
 def table(frame: DataFrame, shots: int) -> DataFrame:
     """The levels in the layout of Table 1: an arm per row, a measure per column."""
     keys = ["bits", "method", "grid", "packed_bits", "megabytes"]
-    frame = frame[frame["method"] != NULL]
+    frame = frame[~frame["method"].isin([NULL, LONGER])]
     wide = frame.pivot(index=["arm", *keys], columns="metric", values="value").reset_index()
     wide["perplexity"] = wide["nll"].map(math.exp)
     order = [("16-bit", "GPTQ", "RTN", "bitsandbytes").index(m) for m in wide["method"]]
@@ -97,6 +98,32 @@ def gptq_minus_rtn(evidence: dict[str, Any], metric: str) -> DataFrame:
             found = paired_bootstrap(scale * table, evidence["units"][declared["units"]])
             gain = (found.low, found.high) if declared["higher_is_better"] else (-found.high, -found.low)
             better = "GPTQ" if gain[0] > 0 else "RTN" if gain[1] < 0 else "undecided"
-            text = f"{found.effect:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
-            rows.append({"bits": bits, "GPTQ minus RTN [95 %]": text, "better": better})
+            rows.append({"bits": bits, "GPTQ minus RTN [95 %]": _text(found), "better": better})
     return pandas.DataFrame(rows)
+
+
+def longer(evidence: dict[str, Any], settings: dict[str, Any]) -> DataFrame:
+    """Per width and length of a calibration window: KL and log perplexity, and their paired change from the usual one.
+
+    Pairs are the same window of test text and the same calibration seed.
+    """
+    import numpy
+    import pandas
+
+    usual, rows = settings["calibration_tokens"], []
+    for bits in settings["longer_widths"]:
+        for tokens in (usual, *settings["longer_windows"]):
+            row: dict[str, Any] = {"bits": bits, "calibration": f"{settings['calibration_windows']} x {tokens} tokens"}
+            for metric, label in (("kl", "KL to 16-bit"), ("nll", "nll")):
+                values, strata = evidence["metrics"][metric]["values"], evidence["units"]["text"]
+                base = values[f"gptq-w{bits}-g{settings['group']}"]
+                mine = base if tokens == usual else values[f"gptq-w{bits}-g{settings['group']}-windows{tokens}"]
+                row[label] = f"{numpy.mean(list(mine.values())):.3f}"
+                change = [numpy.subtract(mine[seed], base[seed]) for seed in mine]
+                row[f"{label}, change [95 %]"] = "" if mine is base else _text(paired_bootstrap(change, strata))
+            rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def _text(found: Any) -> str:
+    return f"{found.effect:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"

@@ -16,14 +16,13 @@ from mmlib.errors import UserError
 from mmlib.models.lm import generate
 from mmlib.models.train import train_lm
 from mmlib.quantization import arithmetic, family, family_store
-from mmlib.quantization.model import GROUPS, linears
+from mmlib.quantization.model import KINDS, linears
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
 FOLDER = "results/quantization/family"
-KINDS = tuple(kind.rpartition(".")[2] for group in GROUPS for kind in group)
 METHODS = ("lora", "full")  # of tuning before rounding
 AFTER = ("after", "distilled")
 TEACHER_BATCH = 256

@@ -17,15 +17,14 @@ from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
 from mmlib.quantization.gptq import hessian, prepare, round_columns
-from mmlib.quantization.model import linears, split_rows, visit_inputs
+from mmlib.quantization.model import KINDS, linears, split_rows, visit_inputs
+from mmlib.quantization.speaking import PROMPTS, answer_greedily
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-FFN = ("gate_proj", "up_proj", "down_proj")
-KINDS = (*ATTENTION, *FFN)
+ATTENTION, FFN = KINDS[:4], KINDS[4:]
 KEPT_BITS = 16
 NAMED = ("none", "attention", "ffn", "crucial")  # the variants of the paper
 
@@ -132,12 +131,15 @@ def shards(widths: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """One shard -> scores of every kept set, as JSON. Only the sets that the paper names are asked the tasks."""
+    """One shard -> scores of every kept set, as JSON. Only the sets that the paper names are asked the tasks.
+
+    The first seed's models of those sets, and the 16-bit one, also answer a few prompts for the report.
+    """
     settings, bits, seed = shard["settings"], shard["bits"], shard["seed"]
     root = store.project_root()
     shared = open_bench(root, store.dump_json(settings))
     if bits == KEPT_BITS:
-        return {"bits": bits, "seed": None, "arms": {REFERENCE: _measure(shared, settings["shots"])}}
+        return {"bits": bits, "seed": None, "arms": {REFERENCE: _measure(shared, settings, True, True)}}
     calibration = calibration_windows(shared.tokenizer, settings, seed, root)
     text.refuse_overlap(calibration, shared.windows)
     how = {"damping": settings["damping"], "act_order": settings["act_order"]}
@@ -146,16 +148,18 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     arms = {}
     for arm, keep in keep_sets(sizes, rounding.loss, seed).items():
         apply_map(shared.fresh_model(), rounding, keep)
-        shots = settings["shots"] if arm in NAMED else None
-        arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, shots)}
+        named, first = arm in NAMED, seed == settings["calibration_seeds"][0]
+        arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, settings, named, named and first)}
     shared.fresh_model()
     crucial = list(crucial_kinds(rounding.loss))
     return {"bits": bits, "seed": seed, "crucial": crucial, "weights": sum(sizes.values()), "arms": arms}
 
 
-def _measure(shared: Bench, shots: int | None) -> dict[str, Any]:
-    exact = None if shots is None else shared.icl_scores(shared.model, shots)["exact"]
-    return {"text": shared.text_scores(shared.model), "exact": exact}
+def _measure(shared: Bench, settings: dict[str, Any], ability: bool, speaks: bool) -> dict[str, Any]:
+    model, tokens = shared.model, settings["sample_tokens"]
+    exact = shared.icl_scores(model, settings["shots"])["exact"] if ability else None
+    said = answer_greedily(model, shared.tokenizer, list(PROMPTS), tokens) if speaks else None
+    return {"text": shared.text_scores(model), "exact": exact, "said": said}
 
 
 def as_evidence(results: list[dict[str, Any]], tasks: list[Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -176,4 +180,4 @@ def as_evidence(results: list[dict[str, Any]], tasks: list[Any], settings: dict[
                 evidence.add(metric, arm=name, seed=result["seed"], values=scores["exact"])
             for key, values in scores["text"].items():
                 evidence.add(key, arm=name, seed=result["seed"], values=values)
-    return evidence.as_dict()
+    return {**evidence.as_dict(), "items": {task.name: task.hash for task in tasks}}

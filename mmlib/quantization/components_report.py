@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PUBLISHED = Path(__file__).with_name("published_fig2.csv")
+KEPT_BITS = 16
 WHOLE = ("none", "attention", "ffn", "crucial")
 
 
@@ -45,6 +46,17 @@ def _split(arm: str) -> tuple[int, str]:
 def widths(frame: DataFrame) -> list[int]:
     """The rounded widths, ascending."""
     return sorted(set(frame["bits"]) - {16})
+
+
+def samples(results: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Variant -> answers to the fixed prompts: the 16-bit model, then the paper's kept sets, higher widths first."""
+    found: dict[str, list[str]] = {}
+    for result in sorted(results, key=lambda result: -result["bits"]):
+        for arm, scores in result["arms"].items():
+            if scores["said"] is not None:
+                name = arm if result["bits"] == KEPT_BITS else f"{result['bits']} bits, kept: {arm}"
+                found.setdefault(name, scores["said"])
+    return found
 
 
 def table(frame: DataFrame, shots: int) -> DataFrame:

@@ -28,6 +28,7 @@ GROUPS = (
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
+KINDS = tuple(kind.rpartition(".")[2] for group in GROUPS for kind in group)  # q, k, v, o, gate, up, down
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.quantization import outliers
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench, task_list
+from mmlib.quantization.speaking import PROMPTS, answer_greedily
 
 EVERYTHING = "everything"  # rounded, no outlier kept
 
@@ -58,14 +59,18 @@ def shards(cases: list[str], key_cases: list[str], settings: dict[str, Any]) -> 
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """One shard -> scores of its arms, and which dimensions were outliers in each case, as JSON."""
+    """One shard -> scores of its arms, and which dimensions were outliers in each case, as JSON.
+
+    Where an ability is measured, the first seed's arms (and those that need none) also answer a few prompts.
+    """
     root, settings = store.project_root(), shard["settings"]
     shared = open_bench(root, store.dump_json(settings))
     model = shared.fresh_model()
     if shard["seed"] is None:
-        arms = {REFERENCE: {**shared.text_scores(model), **_icl(shared, settings)}}
+        arms = {REFERENCE: _measure(shared, settings, True, True)}
         for scale in shard["scales"]:
-            arms[f"{scale}-{EVERYTHING}"] = _scores(shared, {}, scale, settings, True)
+            with outliers.int8_activations(model, {}, scale):
+                arms[f"{scale}-{EVERYTHING}"] = _measure(shared, settings, True, True)
         return {"seed": None, "arms": arms, "found": []}
     calibration = calibration_windows(shared.tokenizer, settings, shard["seed"], root)
     text.refuse_overlap(calibration, shared.windows)
@@ -78,8 +83,9 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
         for arm, moved in outliers.moved_sets(ranked, shard["seed"]).items():
             key = case in shard["key_cases"]
             if key or arm != "top1":
-                kept = outliers.kept_dims(ranked, moved)
-                arms[f"{parsed.name}-{arm}"] = _scores(shared, kept, parsed.scale, settings, key)
+                speaks = key and shard["seed"] == settings["calibration_seeds"][0]
+                with outliers.int8_activations(model, outliers.kept_dims(ranked, moved), parsed.scale):
+                    arms[f"{parsed.name}-{arm}"] = _measure(shared, settings, key, speaks)
     return {"seed": shard["seed"], "arms": arms, "found": found}
 
 
@@ -93,16 +99,14 @@ def _found(case: str, parsed: Case, ranked: list[tuple[str, int]], largest: dict
     return {"case": case, "outliers": len(ranked), "top": top}
 
 
-def _scores(
-    shared: Bench, kept: outliers.Dims, scale: str, settings: dict[str, Any], ability: bool
-) -> dict[str, list[float]]:
-    """Text scores, and exact match of in-context learning where an ability is measured."""
-    with outliers.int8_activations(shared.model, kept, scale):
-        return {**shared.text_scores(shared.model), **(_icl(shared, settings) if ability else {})}
-
-
-def _icl(shared: Bench, settings: dict[str, Any]) -> dict[str, list[float]]:
-    return {"icl_em": shared.icl_scores(shared.model, settings["shots"])["exact"]}
+def _measure(shared: Bench, settings: dict[str, Any], ability: bool, speaks: bool) -> dict[str, Any]:
+    """Text scores, exact match of in-context learning where an ability is measured, and answers for the report."""
+    model, found = shared.model, shared.text_scores(shared.model)
+    if ability:
+        found["icl_em"] = shared.icl_scores(model, settings["shots"])["exact"]
+    if speaks:
+        found["said"] = answer_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
+    return found
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:

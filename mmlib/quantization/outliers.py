@@ -38,9 +38,16 @@ def site(name: str) -> str:
 
 def fake_int8(x: Tensor, dim: int | None) -> Tensor:
     """Round to 255 levels of an absmax scale along `dim` (None: one scale for the whole tensor); same shape."""
-    largest = x.abs().amax() if dim is None else x.abs().amax(dim, keepdim=True)
-    scale = largest.clamp(min=1e-12) / LEVELS
-    return (x / scale).round() * scale
+    return _int8_(x.clone(), dim)
+
+
+def _int8_(x: Tensor, dim: int | None) -> Tensor:
+    """`fake_int8` in place: on all weights of a model this halves its cost."""
+    import torch
+
+    low, high = torch.aminmax(x) if dim is None else torch.aminmax(x, dim=dim, keepdim=True)
+    scale = torch.maximum(high, -low).clamp(min=1e-12) / LEVELS
+    return x.div_(scale).round_().mul_(scale)
 
 
 def largest_activations(model: PreTrainedModel, windows: Tensor) -> dict[str, Tensor]:
@@ -121,10 +128,9 @@ def int8_activations(model: PreTrainedModel, kept: Dims, scale: str = "token") -
 
 def _rounded_except(x: Tensor, dims: list[int], dim: int | None) -> Tensor:
     """`fake_int8` with the last axis' entries `dims` neither rounded nor counted in the scale."""
-    rest = x.clone()
-    rest[..., dims] = 0.0
-    result = fake_int8(rest, dim)
-    result[..., dims] = x[..., dims]
+    result = x.clone()
+    result[..., dims] = 0.0
+    _int8_(result, dim)[..., dims] = x[..., dims]
     return result
 
 

@@ -50,3 +50,9 @@ def found(results: list[dict[str, Any]]) -> DataFrame:
         for each in result["found"]
     ]  # fmt: skip
     return pandas.DataFrame(rows).sort_values(["case", "draw"])
+
+
+def samples(results: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Arm -> answers to the fixed prompts: the 16-bit model, everything in INT8, the key cases with their arms."""
+    said = {arm: scores["said"] for result in results for arm, scores in result["arms"].items() if "said" in scores}
+    return {arm: said[arm] for arm in sorted(said, key=lambda arm: (arm.count("-"), arm))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mmlib.models.train import train_lm
+from mmlib.models.train import left_padded, train_lm
 from mmlib.quantization import arithmetic, family
 
 TEXTS = arithmetic.documents(40, 5, 2, "train", worked=1.0, problems=1, leave_out=[])
@@ -37,3 +37,16 @@ def test_what_needs_no_gradient_stays():
     before = dict(family.build_model(32, arithmetic.build_tokenizer(5), 0).named_parameters())[name]
     model, _ = trained(0, frozen=(name,))
     assert torch.equal(dict(model.named_parameters())[name], before)
+
+
+def test_batches_are_those_of_the_library_s_collator(tokenizer):
+    from transformers import DataCollatorForLanguageModeling
+
+    tokenizer.padding_side, tokenizer.pad_token = "left", "a"  # a padding token that occurs in texts, too
+    rows = [
+        {"input_ids": tokenizer(text, add_special_tokens=False).input_ids} for text in ("Japan", "a Peru a", "Lima")
+    ]
+    expected = DataCollatorForLanguageModeling(tokenizer, mlm=False)([dict(row) for row in rows])
+    made = left_padded(tokenizer.pad_token_id, rows)
+    assert made.keys() == expected.keys()
+    assert all(made[key].equal(expected[key]) for key in expected)

@@ -74,6 +74,12 @@ def test_bad_tasks_are_refused(root, monkeypatch):
         abilities.build("few", root, items=5, shots=1, choices=2)
 
 
+def test_the_same_item_twice_is_refused_however_the_task_was_made():
+    facts = tuple(abilities.Fact(q, a) for q, a in (("Japan", "Tokyo"), ("Peru", "Lima"), ("Peru", "Cusco")))
+    with pytest.raises(UserError, match="task capital asks `Peru` twice; remove the duplicate item"):
+        abilities.Task("capital", "Give the capital.", facts[:1], facts[1:], 2, 0)
+
+
 def test_too_few_different_answers_for_the_choices_are_named():
     facts = tuple(abilities.Fact(q, a) for q, a in (("cat", "noun"), ("run", "verb"), ("dog", "noun")))
     task = abilities.Task("part", "Name it.", facts[:1], facts[1:], 4, 0)

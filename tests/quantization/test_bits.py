@@ -16,8 +16,9 @@ from mmlib.quantization import bench, bits, bits_report
 SETTINGS = {
     "calibration_seeds": [0, 1], "calibration_windows": 2, "calibration_tokens": 32, "damping": 0.01,
     "act_order": True, "text_windows": 3, "text_tokens": 32, "tasks": ["capital", "plural"], "icl_items": 5,
-    "shots": 2, "choices": 4, "sample_tokens": 3, "mappings": 2, "mapping_demonstrations": 2, "mapping_items": 1,
-    "prompts_per_kind": 2, "answer_tokens": 2, "answer_widths": [2],
+    "longer_windows": [40], "longer_widths": [2], "group": 64, "shots": 2, "choices": 4, "sample_tokens": 3,
+    "mappings": 2, "mapping_demonstrations": 2, "mapping_items": 1, "prompts_per_kind": 2, "prompts_per_live_kind": 2,
+    "answer_tokens": 2, "answer_widths": [2], "once_widths": [],
 }  # fmt: skip
 
 
@@ -28,6 +29,9 @@ def test_the_grid_is_complete_and_free_of_duplicates():
     assert {"16-bit", "bnb-int8", "bnb-nf4", "rtn-w4-row", "gptq-w3-g64"} <= arms and len(arms) == 13
     assert "gptq-w2-row" not in arms
     assert all((v["seed"] is not None) == (v["method"] == "gptq") for v in made)
+    more = bits.variants([8, 4], 64, [], [0, 1], [128], [4])
+    assert [v["name"] for v in more[:2]] == ["gptq-w4-g64-windows128/seed0", "gptq-w4-g64-windows128/seed1"]
+    assert [v["tokens"] for v in more] == [128, 128] + [None] * (len(more) - 2)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +82,23 @@ def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, projec
     json.loads(store.dump_json(first))
 
 
+def test_longer_windows_calibrate_the_ablation_which_measures_text_only(evaluate):
+    usual, longer = (
+        next(v for v in bits.variants([2], 64, [], [0], [40], [2]) if v["tokens"] == t) for t in (None, 40)
+    )
+    one, other = evaluate(usual), evaluate(longer)
+    assert one["text"] != other["text"] and other["icl"] == {} and other["answers"] is other["remapped"] is None
+    assert bits.calibrated(longer, SETTINGS)["calibration_tokens"] == 40
+
+
+def test_where_seeds_hardly_differ_the_first_one_speaks_for_all(evaluate, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "once_widths", [2])
+    said = [evaluate(v)["remapped"] for v in bits.variants([2], 64, [], [0, 1]) if v["method"] == "gptq"]
+    assert said[0] is not None and said[1] is None
+
+
 def test_evidence_and_report_tables_follow_from_results(evaluate, project):
-    made = bits.variants([2], 64, [], [0, 1])
+    made = bits.variants([2], 64, [], [0, 1], [40], [2])
     results = [evaluate(v) for v in made]
     evidence = bits.as_evidence(results, bench.task_list(SETTINGS, project), SETTINGS, project)
     hard = len(evidence["units"]["prompt_floorless"])

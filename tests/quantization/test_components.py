@@ -95,6 +95,8 @@ def test_random_subsets_differ_by_seed_and_never_exceed_the_budget():
 
 
 class Tasks:
+    name, hash = "capital", "0123456789abcdef"
+
     def __init__(self, ids):
         self._ids = ids
 

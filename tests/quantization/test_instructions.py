@@ -36,6 +36,14 @@ def test_kinds_are_balanced_and_ids_unique(prompts):
     assert len({p.id for p in prompts}) == 60
 
 
+def test_most_prompts_are_of_live_kinds_which_no_null_answer_passes(words):
+    chosen = instructions.prompts(2, 8)
+    kinds = [p.kind for p in chosen]
+    assert {kinds.count(kind) for kind in instructions.LIVE} == {8} and len(kinds) == 4 * 8 + 11 * 2
+    nulls = [instructions.measure(chosen, rows, words) for rows in instructions.null_answers(chosen, words).values()]
+    assert set(instructions.LIVE) <= {chosen[i].kind for i in instructions.floorless(chosen, nulls)}
+
+
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_good_answer_passes_and_an_empty_one_fails(prompts, kind):
     prompt = next(p for p in prompts if p.kind == kind)
@@ -72,6 +80,8 @@ def test_a_duplicate_and_an_unknown_kind_are_refused(prompts):
         instructions.refuse_bad_prompts([dataclasses.replace(prompts[0], kind="startend:rhyme")])
     with pytest.raises(UserError, match="has 4 prompts, 9 asked for"):
         instructions.prompts(9)
+    with pytest.raises(UserError, match="has 10 prompts, 11 asked for"):
+        instructions.prompts(2, 11)
 
 
 def test_the_digest_covers_rules(prompts):

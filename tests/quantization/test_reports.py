@@ -5,13 +5,21 @@ from __future__ import annotations
 import pytest
 
 from mmlib.evidence import Evidence
-from mmlib.quantization import bits_report, compensation_report, components_report, family_report, outliers_report
+from mmlib.quantization import (
+    bits_report,
+    compensation_report,
+    components_report,
+    family_report,
+    outliers_report,
+    samples,
+)
 
 
 def evidence(metrics, count=20):
     """{metric: (units, higher is better, {arm: {seed: value of every unit}})} as evidence with a little spread."""
     made = Evidence("quantization", "some-stage")
     made.units("u", [f"task/{number}" for number in range(count)], asked=count)
+    made.units("text", [f"window/{number}" for number in range(count)], asked=count)
     for name, (higher, arms) in metrics.items():
         made.metric(name, units="u", higher_is_better=higher, floor=None)
         for arm, seeds in arms.items():
@@ -29,6 +37,31 @@ def test_gptq_minus_rtn_tells_which_is_better_for_scores_and_for_losses():
     assert score.loc[3, "better"] == "RTN" and score.loc[8, "better"] == "undecided" and list(score.index) == [8, 3]
     assert score.loc[3, "GPTQ minus RTN [95 %]"].startswith("-25 [")
     assert bits_report.gptq_minus_rtn(made, "kl").set_index("bits").loc[3, "better"] == "GPTQ"
+
+
+def test_longer_calibration_is_compared_with_the_usual_one_seed_by_seed():
+    arms = {"gptq-w3-g64": {0: 0.8, 1: 0.6}, "gptq-w3-g64-windows128": {0: 0.7, 1: 0.5}}
+    settings = {"calibration_tokens": 32, "calibration_windows": 64, "longer_windows": [128], "longer_widths": [3],
+                "group": 64}  # fmt: skip
+    table = bits_report.longer(evidence({"kl": (False, arms), "nll": (False, arms)}), settings)
+    assert list(table["calibration"]) == ["64 x 32 tokens", "64 x 128 tokens"]
+    assert [float(text) for text in table["KL to 16-bit"]] == pytest.approx([0.7, 0.6], abs=0.002)
+    assert list(table["KL to 16-bit, change [95 %]"]) == ["", "-0.1 [-0.1, -0.1]"]
+
+
+def test_samples_come_from_the_first_seed_and_cannot_break_a_table():
+    quiet = {"said": None}
+    results = [
+        {"bits": 2, "arms": {"none": {"said": ["a | b\nc"]}, "down_proj": quiet}},
+        {"bits": 2, "arms": {"none": quiet, "down_proj": quiet}},
+        {"bits": 16, "arms": {"16-bit": {"said": [""]}}},
+    ]
+    said = components_report.samples(results)
+    assert said == {"16-bit": [""], "2 bits, kept: none": ["a | b\nc"]}
+    lines = samples.tables(["Why?"], said)[0].splitlines()
+    assert lines[0] == "**Why?**" and lines[-2:] == ["| 16-bit | (nothing) |", "| 2 bits, kept: none | a b c |"]
+    arms = {"token-residual4-top3": {"said": ["x"]}, "16-bit": {"said": ["y"]}, "token-all4-top3": {"kl": [0]}}
+    assert list(outliers_report.samples([{"arms": arms}])) == ["16-bit", "token-residual4-top3"]
 
 
 def test_published_values_agree_with_the_paper_s_other_tables():

@@ -1,0 +1,32 @@
+"""What work costs: the memory and processor time of children count, too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from mmlib.usage import Usage, resident
+
+HUNGRY = """
+import time
+held = bytearray(200 << 20)
+end = time.process_time() + 0.5
+while time.process_time() < end:
+    pass
+time.sleep(1)
+"""
+
+
+def test_a_child_s_memory_and_processor_time_are_counted():
+    before = resident() / 2**20
+    with Usage() as usage:
+        subprocess.run([sys.executable, "-c", HUNGRY], check=True)
+    used = usage.record()
+    assert used["peak_mib"] > before + 190
+    assert used["cpu_seconds"] >= 0.5 and used["seconds"] >= 1.5
+
+
+def test_idle_work_costs_nothing():
+    with Usage() as usage:
+        pass
+    assert usage.record()["cpu_seconds"] < 0.5 and usage.record()["seconds"] < 1
