@@ -224,6 +224,24 @@ class SurveyLlm:
 
 
 @dataclass(frozen=True)
+class VlpTowers:
+    """Stage `survey_vlp-towers`: free vectors (V2) and contrastive learning (V7)."""
+
+    seeds: list[int]
+    free_steps: int
+    width: int
+    scenes: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class SurveyVlp:
+    """The companion to the survey of vision-language pre-trained models, one section per compute stage."""
+
+    towers: VlpTowers
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -232,6 +250,7 @@ class Params:
     quantization: Quantization
     world: World
     survey_llm: SurveyLlm
+    survey_vlp: SurveyVlp
 
 
 def read_yaml(path: Path | str) -> Any:
