@@ -235,10 +235,23 @@ class VlpTowers:
 
 
 @dataclass(frozen=True)
+class VlpAnswers:
+    """Stage `survey_vlp-answers`: modalities (V6), captions and compression (V9)."""
+
+    seeds: list[int]
+    scenes: int
+    batch: int
+    question_steps: int
+    caption_steps: int
+    test_scenes: int
+
+
+@dataclass(frozen=True)
 class SurveyVlp:
     """The companion to the survey of vision-language pre-trained models, one section per compute stage."""
 
     towers: VlpTowers
+    answers: VlpAnswers
 
 
 @dataclass(frozen=True)
