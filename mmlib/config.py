@@ -236,12 +236,22 @@ class VlpTowers:
 
 @dataclass(frozen=True)
 class VlpAnswers:
-    """Stage `survey_vlp-answers`: modalities (V6), captions and compression (V9)."""
+    """Stage `survey_vlp-answers`: modalities (V6) and compression (V9)."""
 
     seeds: list[int]
     scenes: int
     batch: int
     question_steps: int
+    test_scenes: int
+
+
+@dataclass(frozen=True)
+class VlpCaptions:
+    """Stage `survey_vlp-captions`: three captioners (V9)."""
+
+    seeds: list[int]
+    scenes: int
+    batch: int
     caption_steps: int
     test_scenes: int
 
@@ -252,6 +262,7 @@ class SurveyVlp:
 
     towers: VlpTowers
     answers: VlpAnswers
+    captions: VlpCaptions
 
 
 @dataclass(frozen=True)

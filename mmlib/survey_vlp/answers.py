@@ -20,10 +20,12 @@ from mmlib.survey_vlp.records import as_evidence
 
 LENGTH = 9  # tokens of the longest text, `<cls> red dog and ... <end>`
 MODES, BIAS = ("both", "question only", "picture only"), {"balanced": 0.0, "biased": 0.7}
-ARMS: dict[str, dict[str, Any]] = {
-    **{f"{mode}, {data}": {"study": "modality", "mode": mode, "data": data} for data in BIAS for mode in MODES},
-    **{arm: {"study": "captions"} for arm in ("prefix", "masked", "encoder-decoder")},
-}  # fmt: skip
+MODALITY_ARMS: dict[str, dict[str, Any]] = {
+    f"{mode}, {data}": {"study": "modality", "mode": mode, "data": data} for data in BIAS for mode in MODES
+}
+CAPTION_ARMS: dict[str, dict[str, Any]] = {
+    arm: {"study": "captions"} for arm in ("prefix", "masked", "encoder-decoder")
+}
 METRICS = {
     "modality": {name: ("question", True, 0.0) for name in BIAS},
     "captions": {"precision": ("scene", True, 0.0), "recall": ("scene", True, 0.0), "bleu4": ("scene", True, None),
@@ -208,4 +210,5 @@ def evidence(results: list[dict[str, Any]], study: str, settings: dict[str, Any]
     if study == "modality":
         chance = [1 / len(scenes.COLOURS)] * count
         mine.append({"arm": "chance", "seed": None, "scores": dict.fromkeys(BIAS, chance)})
-    return as_evidence("survey_vlp-answers", mine, METRICS[study], {next(iter(METRICS[study].values()))[0]: count})
+    stage = {"modality": "survey_vlp-answers", "captions": "survey_vlp-captions"}[study]
+    return as_evidence(stage, mine, METRICS[study], {next(iter(METRICS[study].values()))[0]: count})

@@ -68,7 +68,7 @@ def test_rounding_is_on_the_grid_and_finer_with_more_bits():
 
 
 def test_one_run_gives_the_whole_model_its_rounded_copies_and_students(root):
-    plan = answers.ARMS["both, balanced"]
+    plan = answers.MODALITY_ARMS["both, balanced"]
     results = answers.run({"arm": "both, balanced", "seed": 0, "plan": plan, "settings": SETTINGS})
     smaller = ["8 bits", "4 bits", "2 bits", "half, distilled", "half, labels"]
     assert [r["arm"] for r in results] == ["both, balanced", "both, balanced, other picture", *smaller]
