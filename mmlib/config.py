@@ -263,6 +263,48 @@ class SurveyLlm:
 
 
 @dataclass(frozen=True)
+class VlpTowers:
+    """Stage `survey_vlp-towers`: free vectors (V2) and contrastive learning (V7)."""
+
+    seeds: list[int]
+    free_steps: int
+    width: int
+    scenes: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class VlpAnswers:
+    """Stage `survey_vlp-answers`: modalities (V6) and compression (V9)."""
+
+    seeds: list[int]
+    scenes: int
+    batch: int
+    question_steps: int
+    test_scenes: int
+
+
+@dataclass(frozen=True)
+class VlpCaptions:
+    """Stage `survey_vlp-captions`: three captioners (V9)."""
+
+    seeds: list[int]
+    scenes: int
+    batch: int
+    caption_steps: int
+    test_scenes: int
+
+
+@dataclass(frozen=True)
+class SurveyVlp:
+    """The companion to the survey of vision-language pre-trained models, one section per compute stage."""
+
+    towers: VlpTowers
+    answers: VlpAnswers
+    captions: VlpCaptions
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -271,6 +313,7 @@ class Params:
     quantization: Quantization
     world: World
     survey_llm: SurveyLlm
+    survey_vlp: SurveyVlp
 
 
 def read_yaml(path: Path | str) -> Any:
