@@ -160,12 +160,45 @@ class WorldBenchmarks:
 
 
 @dataclass(frozen=True)
+class WorldLlava:
+    """Stage `world-llava`: stage 1 of LLaVA; `align_…` is the projector alone, the rest the language model."""
+
+    seed: int
+    scenes: int
+    width: int
+    layers: int
+    align_steps: int
+    align_batch: int
+    align_learning_rate: float
+    align_muon_learning_rate: float
+    steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    probe_scenes: int
+
+
+@dataclass(frozen=True)
+class WorldTuning:
+    """Stage `world-tuning`: stage 2 of LLaVA on shares of the pool, with equal steps."""
+
+    seeds: list[int]
+    shares: list[float]
+    steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+
+
+@dataclass(frozen=True)
 class World:
     """The emoji world and its base models."""
 
     pool: WorldPool
     clip: WorldClip
     benchmarks: WorldBenchmarks
+    llava: WorldLlava
+    tuning: WorldTuning
 
 
 @dataclass(frozen=True)

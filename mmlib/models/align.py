@@ -1,9 +1,9 @@
 """LLaVA's two stages on the emoji world. Stage 1 aligns projector and language model; stage 2 follows instructions.
 
 Stage 1 has two steps. First the projector alone: the vector of a cell shall point to the word embeddings of what is
-in the cell (seconds, and everything after it learns several times faster). Then projector and language model together:
-dense look-ups first (`find dog north name east cat red small …`), because captions alone hardly teach a language
-model of this size to look something up by its name; captions and look-ups later, once those are learned.
+in the cell (seconds, and everything after it learns several times faster). Then the language model, the projector kept
+as it is (trained along, it forgot colors and sizes while names were learned): dense look-ups first, then plain
+questions, then captions too (`lookups` says why).
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmlib.formats.llava import IMAGE_MARK, Record, Turn
+from mmlib.models import lookups
 from mmlib.models.clip import epochs, pixels
 from mmlib.models.fit import fit
 from mmlib.models.llava import IGNORED, encode_turns, pad_batch, patches
 from mmlib.models.optimizer import build_muon
 from mmlib.world import language
-from mmlib.world.nouns import CELLS, COLOURS, SIGNS, SIZES, by_name, load_nouns
+from mmlib.world.nouns import BACKGROUNDS, CELLS, COLOURS, SIGNS, SIZES, by_name
 from mmlib.world.render import Renderer
-from mmlib.world.scenes import Placed, Scene
+from mmlib.world.scenes import Scene
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
-LOOKUPS = 8  # a sequence
-CAPTIONS_FROM, CAPTION_SHARE = 0.4, 0.6  # captions begin after this share of the steps, and are then this share of them
+SIMPLE_UNTIL, CAPTIONS_FROM = 0.22, 0.36  # shares of the steps: simple look-ups, all look-ups and questions, captions
+CAPTIONS, DIALOGUES = 0.5, 0.3  # shares of the steps from then on; the rest are look-ups
 SHARPNESS = 16  # of the softmax over cosines
-GROUPS = (CELLS, (*by_name(), "sign", "none"), (*COLOURS, *SIGNS), tuple(SIZES))  # words of which a cell has one
+# Words of which a cell has one.
+GROUPS = (CELLS, (*by_name(), "sign", "none"), (*COLOURS, *SIGNS), tuple(SIZES), BACKGROUNDS)
 CAPTION_QUESTIONS = ("describe the picture .", "what is to be seen ?")
 
 
 def cell_words(scene: Scene, cell: int) -> list[str]:
-    """Words for what is in a cell: its place, and name, color and size; or the sign and its word; or nothing."""
-    if scene.sign and scene.sign.cell == cell:
-        return [CELLS[cell], "sign", scene.sign.word]
+    """Words for what is in a cell: its place and ground; name, color and size, or the sign and its word, or `none`."""
     found = next((o for o in scene.objects if o.cell == cell), None)
-    return [CELLS[cell], *((found.noun, found.colour, found.size) if found else ("none",))]
+    words = [found.noun, found.colour, found.size] if found else ["none"]
+    if scene.sign and scene.sign.cell == cell:
+        words = ["sign", scene.sign.word]
+    return [CELLS[cell], scene.background, *words]
 
 
 def align_projector(
@@ -60,7 +63,7 @@ def align_projector(
     projector, words = model.model.multi_modal_projector, model.get_input_embeddings().weight.detach()
     length = words.norm(dim=1).mean()
     groups = [words[tokenizer.convert_tokens_to_ids(list(group))] for group in GROUPS]  # (W, D) each
-    seen, targets = patches(model, images), _targets(scenes)  # (N, 9, D), (N, 9, 4)
+    seen, targets = patches(model, images), _targets(scenes)  # (N, 9, D), (N, 9, 5)
     steps, batch = settings["align_steps"], settings["align_batch"]
     optimizer = build_muon(projector, settings["align_learning_rate"], settings["align_muon_learning_rate"], 0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -95,7 +98,7 @@ def _pointing_loss(made: Tensor, groups: list[Tensor], targets: Tensor, length: 
 
 
 def _targets(scenes: list[Scene]) -> Tensor:
-    """(N, 9, 4): number of a cell's word within every group, `IGNORED` where it has none."""
+    """(N, 9, 5): number of a cell's word within every group, `IGNORED` where it has none."""
     import torch
 
     places = [{word: number for number, word in enumerate(group)} for group in GROUPS]
@@ -109,45 +112,6 @@ def _targets(scenes: list[Scene]) -> Tensor:
     return targets
 
 
-def lookup_row(
-    tokenizer: PreTrainedTokenizerBase, scene: Scene, draw: random.Random, image_tokens: int
-) -> tuple[list[int], list[int]]:
-    """Ids and labels of `<bos> <image>… find dog north name east cat red small …`; the answers alone have labels."""
-    words, answers = [], []
-    for _ in range(LOOKUPS):
-        asked, answered = _lookup(scene, draw)
-        words += [*asked, *answered]
-        answers += [*(False for _ in asked), *(True for _ in answered)]
-    ids = tokenizer.convert_tokens_to_ids([IMAGE_MARK] * image_tokens + words)
-    kept = [False] * image_tokens + answers
-    return [tokenizer.bos_token_id, *ids], [IGNORED, *(i if k else IGNORED for i, k in zip(ids, kept, strict=True))]
-
-
-def _lookup(scene: Scene, draw: random.Random) -> tuple[list[str], list[str]]:
-    """What is asked, and its answer: the place of a thing (or `none`), or the words for what is at a place."""
-    kind = draw.random()
-    names = [o for o in scene.objects if scene.count(o.noun) == 1]
-    if kind < 0.08 and scene.sign:
-        return ["find", "sign"], [scene.sign.where]
-    if kind < 0.6 and names:
-        return _find(scene, draw.choice(names), draw)
-    filled = [o.cell for o in scene.objects]
-    cell = draw.choice(filled) if draw.random() < 0.7 else draw.randrange(len(CELLS))  # most cells hold nothing
-    return ["name", CELLS[cell]], cell_words(scene, cell)[1:]
-
-
-def _find(scene: Scene, thing: Placed, draw: random.Random) -> tuple[list[str], list[str]]:
-    """By name, or by name and color: then both must be the same thing's."""
-    kind = draw.random()
-    if kind < 0.35:
-        absent = draw.choice(load_nouns()).noun
-        return (["find", absent], ["none"]) if not scene.count(absent) else (["find", thing.noun], [thing.where])
-    if kind < 0.65:
-        return ["find", thing.noun], [thing.where]
-    colour = draw.choice((thing.colour, draw.choice(scene.objects).colour, draw.choice(tuple(COLOURS))))
-    return ["find", thing.noun, colour], [thing.where if colour == thing.colour else "none"]
-
-
 def train_stage1(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
@@ -157,29 +121,37 @@ def train_stage1(
     seed: int,
     scratch: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Look-ups, then captions too; projector and language model together; the learning curve."""
+    """Look-ups, then captions too; the language model alone; the learning curve."""
     order, batch = epochs(len(scenes), settings["steps"] * settings["batch"], seed), settings["batch"]
     count = model.config.image_seq_length
 
-    def row(item: int, caption: bool) -> tuple[list[int], list[int]]:
+    def kind_of(step: int) -> str:
+        done, draw = step / settings["steps"], random.Random(f"stage1/{seed}/step {step}")
+        if done < SIMPLE_UNTIL:
+            return "simple"
+        captions = CAPTIONS if done >= CAPTIONS_FROM else 0.0
+        weights = (captions, DIALOGUES, 1 - CAPTIONS - DIALOGUES)
+        return draw.choices(("caption", "dialogue", "dense"), weights)[0]
+
+    def row(item: int, kind: str) -> tuple[list[int], list[int]]:
         draw, scene = random.Random(f"stage1/{seed}/{item}"), scenes[order[item]]
-        if not caption:
-            return lookup_row(tokenizer, scene, draw, count)
+        if kind == "dialogue":
+            return lookups.dialogue_row(tokenizer, scene, draw, count)
+        if kind != "caption":
+            return lookups.dense_row(tokenizer, scene, draw, count, kind == "simple")
         turns = (Turn("human", f"{IMAGE_MARK}\n{draw.choice(CAPTION_QUESTIONS)}"),
                  Turn("gpt", language.caption(scene, draw)))  # fmt: skip
         return encode_turns(tokenizer, turns, count)
 
     def collate(items: list[int]) -> dict[str, Tensor]:
         # A batch is all of one kind: look-ups are half as long as captions, and padding would cost a third of the time.
-        step = items[0] // batch
-        caption = (
-            step >= CAPTIONS_FROM * settings["steps"]
-            and random.Random(f"stage1/{seed}/step {step}").random() < CAPTION_SHARE
-        )
-        made = pad_batch([row(item, caption) for item in items], tokenizer.pad_token_id)
+        made = pad_batch([row(item, kind_of(items[0] // batch)) for item in items], tokenizer.pad_token_id)
         return {**made, "pixel_values": pixels(images[[order[item] for item in items]])}
 
-    return _train(model, collate, settings, "llava stage 1", seed, scratch)
+    model.model.multi_modal_projector.requires_grad_(False)
+    curve = _train(model, collate, settings, "llava stage 1", seed, scratch)
+    model.model.multi_modal_projector.requires_grad_(True)
+    return curve
 
 
 def train_stage2(

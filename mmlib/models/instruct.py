@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmlib import store
 from mmlib.errors import UserError
 from mmlib.formats.llava import Record
 from mmlib.models import align, clip, llava
-from mmlib.world import benchmarks, vocabulary
+from mmlib.world import benchmarks, pool_files, vocabulary
 from mmlib.world.benchmarks import Item
 from mmlib.world.render import Renderer
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 ANSWER_TOKENS = 11  # a box is the longest answer: four numbers, three commas, two brackets, an end
+SHOWN = 6  # answers kept of a run and benchmark
 
 
 def tune(
@@ -35,6 +37,21 @@ def tune(
     model = llava.open_llava(source)
     curve = align.train_stage2(model, vocabulary.build_tokenizer(), records, pictures, settings, seed)
     return model, curve
+
+
+def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
+    """One run of stage 2, for `engine.shard_map`: scores of all benchmarks, the learning curve, some answers."""
+    import torch
+
+    torch.set_num_threads(1)  # the last bits must not depend on free cores
+    root, settings = store.project_root(), shard["settings"]
+    records, pictures = pool_files.open_pool(root / "results/world/pool")
+    part = random_part(records, shard["share"], shard["seed"])
+    model, curve = tune(root / "results/world/llava", part, pictures, settings, shard["seed"])
+    built = benchmarks.build_all(settings["test_scenes"], settings["items"], settings["test_seed"])
+    said = answers(model, vocabulary.build_tokenizer(), built, Renderer(root / "data"))
+    return {"share": shard["share"], "seed": shard["seed"], "records": len(part), "curve": curve,
+            "scores": scores(said, built), "said": {name: texts[:SHOWN] for name, texts in said.items()}}  # fmt: skip
 
 
 def answers(

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import CLIPModel, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
+# Second-last, as LLaVA does, and the first: a patch's place is readable there (99.9 %, after that 91 and 72 %).
+FEATURE_LAYERS = (0, -2)
 IGNORED = -100  # label of tokens without a loss
 
 
 def build_llava(
     clip: CLIPModel, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any], seed: int
 ) -> LlavaForConditionalGeneration:
-    """LLaVA on the tower of `clip` (frozen; second-last layer, without CLS), projector and language model untrained."""
+    """LLaVA on the tower of `clip` (frozen; `FEATURE_LAYERS`, without CLS), projector and language model untrained."""
     import torch
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -37,7 +39,7 @@ def build_llava(
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=vision.to_dict(), text_config=text.to_dict(), tie_word_embeddings=True,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_MARK), vision_feature_layer=-2,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_MARK), vision_feature_layer=list(FEATURE_LAYERS),
         vision_feature_select_strategy="default", image_seq_length=(vision.image_size // vision.patch_size) ** 2,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
@@ -130,11 +132,12 @@ def answer(
 
 
 def patches(model: LlavaForConditionalGeneration, images: np.ndarray) -> Tensor:
-    """What the projector sees: float32 (N, P, D) of the tower's second-last layer, without CLS."""
+    """What the projector sees: float32 (N, P, D) of the tower's chosen layers side by side, without CLS."""
     import torch
 
     from mmlib.models.clip import pixels
 
     with torch.inference_mode():
         layers = model.model.vision_tower(pixels(images), output_hidden_states=True).hidden_states
-    return layers[model.config.vision_feature_layer][:, 1:].clone()
+    taken = model.config.vision_feature_layer
+    return torch.cat([layers[i][:, 1:] for i in ([taken] if isinstance(taken, int) else taken)], dim=-1)

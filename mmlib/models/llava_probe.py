@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from mmlib.models import align, clip, llava
+from mmlib.models import align, clip, llava, lookups
 from mmlib.world import language
 from mmlib.world.render import Renderer
 from mmlib.world.scenes import Scene
@@ -35,26 +35,21 @@ def _phrase(thing: Any, order: int) -> str:
     return language.THING[False][order].format(**fields)
 
 
-def lookups(
+def plain_questions(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     scenes: list[Scene],
     renderer: Renderer,
     seed: int,
-) -> dict[str, float]:
-    """Share of look-ups answered: `find` a thing's place, `name` what is at a place."""
+) -> float:
+    """Share of the words answered right in stage 1's dialogues, the true answers before each standing in the text."""
     import torch
 
-    draw = random.Random(f"probe/lookups/{seed}")
-    rows = [align.lookup_row(tokenizer, scene, draw, model.config.image_seq_length) for scene in scenes]
+    draw = random.Random(f"probe/plain/{seed}")
+    rows = [lookups.dialogue_row(tokenizer, scene, draw, model.config.image_seq_length) for scene in scenes]
     batch = llava.pad_batch(rows, tokenizer.pad_token_id)
-    labels = batch.pop("labels")
+    labels = batch.pop("labels")[:, 1:]
     with torch.inference_mode():
-        guess = model(**batch, pixel_values=clip.pixels(renderer.render_all(scenes))).logits.argmax(-1)
-    result = {}
-    for kind in ("find", "name"):
-        # The answer stands two tokens after `find`; the token before an answer predicts it.
-        asked = (batch["input_ids"][:, :-2] == tokenizer.convert_tokens_to_ids(kind)) & (labels[:, 2:] >= 0)
-        right = guess[:, 1:-1] == labels[:, 2:]
-        result[f"lookup_{kind}"] = round((right & asked).sum().item() / asked.sum().item(), 6)
-    return result
+        guess = model(**batch, pixel_values=clip.pixels(renderer.render_all(scenes))).logits[:, :-1].argmax(-1)
+    asked = (labels != llava.IGNORED) & (labels != tokenizer.eos_token_id)
+    return round(((guess == labels) & asked).sum().item() / asked.sum().item(), 6)

@@ -26,7 +26,9 @@ CAPTIONS = {
     True: ("what can be seen : {things} .", "i see {things} and {ground} behind all things ."),
 }
 THING = {
-    False: ("a {size} {noun} on {colour} in the {where}", "in the {where} a {size} {noun} on {colour}"),
+    # The place first: with the place last (a share of 83 % of things named, against 94 %) a model has to know which
+    # thing comes next before it has said where it looks.
+    False: ("in the {where} a {size} {noun} on {colour}", "{where} : a {size} {noun} on {colour}"),
     True: ("{a_noun} , {size} , on {colour} , {where}",),
 }
 ALT_FILLERS = ("click to enlarge", "free download", "stock photo", "best price", "new collection", "image of the day")
@@ -56,11 +58,14 @@ def enumerate_words(items: list[str]) -> str:
 
 
 def caption(scene: Scene, draw: random.Random, held_out: bool = False) -> str:
-    """Everything in the scene with size, plate and place, in a drawn order and wording."""
+    """Everything in the scene with size, plate and place, as one reads it (row by row), in a drawn wording.
+
+    In a drawn order a model would have to guess what comes next, and greedy decoding then repeats and leaves out.
+    """
     pattern = draw.choice(THING[held_out])
     things = [
         pattern.format(size=o.size, noun=o.noun, a_noun=article(o.noun), colour=o.colour, where=o.where)
-        for o in draw.sample(scene.objects, len(scene.objects))
+        for o in scene.objects
     ]
     if scene.sign:
         things.append(f"a sign in the {scene.sign.where} that says {scene.sign.word}")
@@ -70,7 +75,6 @@ def caption(scene: Scene, draw: random.Random, held_out: bool = False) -> str:
 def short_caption(scene: Scene, draw: random.Random, held_out: bool = False) -> str:
     """One sentence with the names only, and the word of the sign."""
     names = list(dict.fromkeys(o.noun for o in scene.objects))
-    draw.shuffle(names)
     text = enumerate_words([article(name) for name in names])
     if scene.sign:
         link = "near a board reading" if held_out else "with a sign that says"
@@ -98,10 +102,7 @@ def detail(scene: Scene, draw: random.Random) -> str:
     count = DIGITS[len(scene.objects)]
     noun = "thing" if len(scene.objects) == 1 else "things"
     sentences = [f"the background is {scene.background} .", f"there are {count} {noun} ."]
-    sentences += [
-        f"in the {o.where} is {article(o.size)} {o.noun} on {o.colour} ."
-        for o in draw.sample(scene.objects, len(scene.objects))
-    ]
+    sentences += [f"in the {o.where} is {article(o.size)} {o.noun} on {o.colour} ." for o in scene.objects]
     if scene.sign:
         sentences.append(f"a sign in the {scene.sign.where} says {scene.sign.word} .")
     return " ".join(sentences)

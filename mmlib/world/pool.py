@@ -211,9 +211,10 @@ def _chat_odd(draw: random.Random) -> tuple[str, str]:
     asked = draw.choice(
         ("which word does not belong to the other ones", "which one does not belong", "name the odd word")
     )
+    listed = " , ".join(words)  # before the question, as a picture is
     if draw.random() < 0.5:
-        return f"{asked} : {' , '.join(words)} ? {SHORT}", odd
-    return f"{asked} : {' , '.join(words)} ?", f"{odd} does not belong , it is of the kind {one} ."
+        return f"{listed} : {asked} ? {SHORT}", odd
+    return f"{listed} : {asked} ?", f"{odd} does not belong , it is of the kind {one} ."
 
 
 def _chat_often(draw: random.Random) -> tuple[str, str]:
