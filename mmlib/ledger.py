@@ -185,16 +185,17 @@ def timings(root: Path) -> dict[str, dict[str, float]]:
 
 
 def costs(root: Path) -> dict[str, dict[str, float]]:
-    """Study -> `minutes` and `processor_minutes` (sums over its stages), `peak_gib` (of the hungriest stage).
+    """Study -> `processor_minutes` (sum over its stages), `peak_gib` (of the hungriest stage).
 
-    Processor time is what other work on the machine changes little. What any of its stages lacks is left out.
+    Not the minutes by the clock: other work on the machine multiplies them, and changes processor time little. What
+    any stage of a study lacks is left out.
     """
     runs: dict[str, list[dict[str, float]]] = {}
     for stage, run in timings(root).items():
         runs.setdefault(stage.partition("-")[0], []).append(run)
     found: dict[str, dict[str, float]] = {}
     for study, mine in runs.items():
-        found[study] = {"minutes": sum(run["seconds"] for run in mine) / 60}
+        found[study] = {}
         if all("cpu_seconds" in run for run in mine):
             found[study]["processor_minutes"] = sum(run["cpu_seconds"] for run in mine) / 60
         if all("peak_mib" in run for run in mine):
@@ -204,12 +205,12 @@ def costs(root: Path) -> dict[str, dict[str, float]]:
 
 def render_readme_table(rows: list[Row], studies: list[Study], costs: dict[str, dict[str, float]]) -> str:
     """Markdown: a line per study with its paper, what it took and how many claims got which verdict."""
-    lines = ["| study | paper | minutes | processor minutes | peak memory | verdicts |", "|---|---|---|---|---|---|"]
+    lines = ["| study | paper | processor minutes | peak memory | verdicts |", "|---|---|---|---|---|"]
     for study in studies:
         counts = _counts_by_subject([row for row in rows if row["study"] == study.study])
         paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
         cost = costs.get(study.study, {})
-        formats = (("minutes", "{:.0f}"), ("processor_minutes", "{:.0f}"), ("peak_gib", "{:.1f} GiB"))
+        formats = (("processor_minutes", "{:.0f}"), ("peak_gib", "{:.1f} GiB"))
         shown = " | ".join(form.format(cost[name]) if name in cost else "–" for name, form in formats)
         lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {shown} | {counts} |")
     return "\n".join(lines) + "\n"

@@ -260,23 +260,23 @@ def test_the_readme_counts_verdicts_for_each_model(committed):
     assert line.startswith("| D2-same | a large model | twin against big")
 
 
-def test_the_readme_keeps_its_prose_and_shows_minutes_and_counts(committed):
+def test_the_readme_keeps_its_prose_and_shows_costs_and_counts(committed):
     text = (committed / ledger.README).read_text()
     assert text.startswith("# Demo\n<!-- studies:begin (rendered) -->\n") and text.endswith(
         "<!-- studies:end -->\nend\n"
     )
-    line = "| [demo](reports/LEDGER.md#demo) | [A Paper](https://example.org) | 7 | 14 | 1.5 GiB | 4 consistent-at"
+    line = "| [demo](reports/LEDGER.md#demo) | [A Paper](https://example.org) | 14 | 1.5 GiB | 4 consistent-at"
     assert line in text
     assert "old" not in text
 
 
 def test_costs_that_a_stage_lacks_are_not_shown_and_old_records_hold_seconds(project):
     store.write_json(project / ledger.TIMINGS, {"demo-before": 60.0, "demo-run": {"seconds": 60.0, "peak_mib": 512.0}})
-    assert ledger.costs(project) == {"demo": {"minutes": 2.0}}
+    assert ledger.costs(project) == {"demo": {}}
     store.write_json(project / ".scratch/runs/demo-before/run.json",
                      {"stage": "demo-before", "seconds": 30.0, "cpu_seconds": 50.0, "peak_mib": 2048.0})  # fmt: skip
     ledger.record_timings(project)
-    assert ledger.costs(project) == {"demo": {"minutes": 1.5, "peak_gib": 2.0}}
+    assert ledger.costs(project) == {"demo": {"peak_gib": 2.0}}
 
 
 # ---- the repository's own stage --------------------------------------------------------------------------------------
