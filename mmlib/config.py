@@ -180,7 +180,7 @@ class WorldLlava:
 
 @dataclass(frozen=True)
 class WorldTuning:
-    """Stage `world-tuning`: stage 2 of LLaVA on shares of the pool, with equal steps."""
+    """Stage `world-tuning`: stage 2 of LLaVA on shares of the pool; of equal steps, some rehearse stage 1."""
 
     seeds: list[int]
     shares: list[float]
@@ -188,6 +188,7 @@ class WorldTuning:
     batch: int
     learning_rate: float
     muon_learning_rate: float
+    rehearsed: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ questions, then captions too (`lookups` says why).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ CAPTIONS, DIALOGUES = 0.5, 0.3  # shares of the steps from then on; the rest are
 SHARPNESS = 16  # of the softmax over cosines
 # Words of which a cell has one.
 GROUPS = (CELLS, (*by_name(), "sign", "none"), (*COLOURS, *SIGNS), tuple(SIZES), BACKGROUNDS)
+Known = tuple[tuple[list[int], list[int]], "np.ndarray"]  # ids and labels; the picture
 CAPTION_QUESTIONS = ("describe the picture .", "what is to be seen ?")
 
 
@@ -158,30 +159,44 @@ def train_stage2(
     model: LlavaForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     records: list[Record],
-    images: dict[str, np.ndarray],
+    images: Mapping[str, np.ndarray],
     settings: dict[str, Any],
     seed: int,
-    scratch: Path | None = None,
+    known: Sequence[Known] = (),
 ) -> list[dict[str, float]]:
     """Instruction tuning on records; text-only ones get a blank picture that no token refers to.
 
     Args:
         images: `image` of a record -> uint8 (72, 72, 3).
+        known: rows of stage 1 to rehearse, in batches of their own spread over the run (beside long answers in one
+            batch their few words would hardly count). A language model of this size forgets within an epoch what the
+            records do not ask for.
     """
-    count = model.config.image_seq_length
-    rows = [encode_turns(tokenizer, record.turns, count) for record in records]
-    order = epochs(len(records), settings["steps"] * settings["batch"], seed)
-    order = by_length(order, [len(ids) for ids, _ in rows], settings["batch"], seed)
+    size, steps = settings["batch"], settings["steps"]
+    again = [known[i : i + size] for i in range(0, len(known), size)]
+    rows = [encode_turns(tokenizer, record.turns, model.config.image_seq_length) for record in records]
+    order = epochs(len(records), (steps - len(again)) * size, seed)
+    order = by_length(order, [len(ids) for ids, _ in rows], size, seed)
 
     def collate(items: list[int]) -> dict[str, Tensor]:
-        import numpy as np
+        step = items[0] // size
+        before = step * len(again) // steps  # rehearsals so far
+        if (step + 1) * len(again) // steps > before:
+            return _batch([row for row, _ in again[before]], [picture for _, picture in again[before]], tokenizer)
+        part = [order[item - before * size] for item in items]
+        pictures = [images[records[i].image] for i in part if records[i].image]
+        return _batch([rows[i] for i in part], pictures, tokenizer)
 
-        part = [order[item] for item in items]
-        batch = pad_batch([rows[i] for i in part], tokenizer.pad_token_id)
-        seen = [images[records[i].image] for i in part if records[i].image]
-        return {**batch, "pixel_values": pixels(np.stack(seen))} if seen else batch
+    return _train(model, collate, settings, "llava stage 2", seed, None)
 
-    return _train(model, collate, settings, "llava stage 2", seed, scratch)
+
+def _batch(
+    rows: list[tuple[list[int], list[int]]], pictures: list[np.ndarray], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Tensor]:
+    import numpy as np
+
+    batch = pad_batch(rows, tokenizer.pad_token_id)
+    return {**batch, "pixel_values": pixels(np.stack(pictures))} if pictures else batch
 
 
 def by_length(order: list[int], lengths: list[int], batch: int, seed: int, window: int = 16) -> list[int]:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.formats.llava import Record
-from mmlib.models import align, clip, llava
+from mmlib.models import align, clip, llava, lookups
 from mmlib.world import benchmarks, pool_files, vocabulary
 from mmlib.world.benchmarks import Item
+from mmlib.world.nouns import CELLS
 from mmlib.world.render import Renderer
+from mmlib.world.scenes import draw_scenes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +34,21 @@ def tune(
     pictures: Mapping[str, np.ndarray],
     settings: dict[str, Any],
     seed: int,
+    renderer: Renderer,
 ) -> tuple[LlavaForConditionalGeneration, list[dict[str, float]]]:
     """The aligned model in `source`, tuned on the records; and the learning curve."""
-    model = llava.open_llava(source)
-    curve = align.train_stage2(model, vocabulary.build_tokenizer(), records, pictures, settings, seed)
-    return model, curve
+    model, tokenizer = llava.open_llava(source), vocabulary.build_tokenizer()
+    known = rehearsal(tokenizer, settings["rehearsed"] * settings["batch"], seed, renderer)
+    return model, align.train_stage2(model, tokenizer, records, pictures, settings, seed, known)
+
+
+def rehearsal(tokenizer: PreTrainedTokenizerBase, count: int, seed: int, renderer: Renderer) -> list[align.Known]:
+    """Dialogues and dense look-ups of stage 1 in equal parts, on scenes that it did not see."""
+    draw, made = random.Random(f"rehearsal/{seed}"), []
+    for number, scene in enumerate(draw_scenes("train", count, 2 + seed)):
+        row = (lookups.dense_row if number % 2 else lookups.dialogue_row)(tokenizer, scene, draw, len(CELLS))
+        made.append((row, renderer.render(scene)))
+    return made
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
@@ -47,9 +59,10 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     root, settings = store.project_root(), shard["settings"]
     records, pictures = pool_files.open_pool(root / "results/world/pool")
     part = random_part(records, shard["share"], shard["seed"])
-    model, curve = tune(root / "results/world/llava", part, pictures, settings, shard["seed"])
+    renderer = Renderer(root / "data")
+    model, curve = tune(root / "results/world/llava", part, pictures, settings, shard["seed"], renderer)
     built = benchmarks.build_all(settings["test_scenes"], settings["items"], settings["test_seed"])
-    said = answers(model, vocabulary.build_tokenizer(), built, Renderer(root / "data"))
+    said = answers(model, vocabulary.build_tokenizer(), built, renderer)
     return {"share": shard["share"], "seed": shard["seed"], "records": len(part), "curve": curve,
             "scores": scores(said, built), "said": {name: texts[:SHOWN] for name, texts in said.items()}}  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 
 from mmlib.errors import UserError
 from mmlib.formats.llava import IMAGE_MARK, Record, Turn
-from mmlib.models import clip, instruct, llava
+from mmlib.models import align, clip, instruct, llava
 from mmlib.world import benchmarks, vocabulary
 from mmlib.world.scenes import draw_scenes
 from tests.world.conftest import renderer as renderer  # the fixture
@@ -53,11 +53,28 @@ def test_right_answers_score_one_and_shuffled_ones_do_not(built):
 
 def test_tuning_learns_and_every_item_gets_an_answer(source, built, renderer):
     pictures = {record.image: renderer.render(scene) for record, scene in zip(RECORDS, SCENES, strict=True)}
-    settings = {"steps": 60, "batch": 6, "learning_rate": 0.01, "muon_learning_rate": 0.0}
-    model, curve = instruct.tune(source, RECORDS, pictures, settings, 0)
+    settings = {"steps": 60, "batch": 6, "learning_rate": 0.01, "muon_learning_rate": 0.0, "rehearsed": 0}
+    model, curve = instruct.tune(source, RECORDS, pictures, settings, 0, renderer)
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
     said = instruct.answers(model, TOKENIZER, built, renderer)
     assert {name: len(texts) for name, texts in said.items()} == dict.fromkeys(built, 8)
+
+
+def test_what_is_rehearsed_is_of_stage_one_in_batches_of_its_own(source, renderer, monkeypatch):
+    known = instruct.rehearsal(TOKENIZER, 8, 0, renderer)
+    assert len(known) == 8 and all(len(ids) == len(labels) for (ids, labels), _ in known)
+    assert all(TOKENIZER.convert_ids_to_tokens(ids)[:3] == ["<bos>", "user", "<image>"] for (ids, _), _ in known)
+    seen = []
+    monkeypatch.setattr(align, "fit", lambda model, collate, **kw: seen.extend(
+        collate(list(range(4 * step, 4 * step + 4)))["input_ids"] for step in range(kw["steps"])))  # fmt: skip
+    pictures = {record.image: renderer.render(scene) for record, scene in zip(RECORDS, SCENES, strict=True)}
+    settings = {"steps": 5, "batch": 4, "learning_rate": 0.01, "muon_learning_rate": 0.0}
+    align.train_stage2(llava.open_llava(source), TOKENIZER, RECORDS, pictures, settings, 0, known[:8])
+    asked = TOKENIZER.convert_tokens_to_ids("background")
+    of_records = [bool((ids == asked).any(1).all()) for ids in seen]
+    assert of_records.count(True) == 3 and of_records.count(False) == 2  # two batches of known rows
+    tokens = sorted(tuple(row.tolist()) for ids, own in zip(seen, of_records, strict=True) if own for row in ids)
+    assert len(tokens) == len(RECORDS)  # every record once: rehearsals take none of their turns
 
 
 def test_all_benchmarks_are_built_from_test_scenes():
