@@ -45,7 +45,7 @@ def train_base(shard: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
-    pairs, images = clips("train", base["clips"], base["nouns"])
+    pairs, images = clips("stills", settings["stills"], base["nouns"])
     model, words = new_clip(base, seed), tokenizer(base["nouns"])
     scratch = store.project_root() / ".scratch" / "vlab" / f"clip-{store.digest(shard)}"
     curve = clip_base.train_clip(model, words, pairs, images, settings, seed, scratch)

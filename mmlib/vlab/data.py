@@ -2,7 +2,9 @@
 
 The world draws clips; things are restricted to the first nouns of its table, so that a small CLIP can know them all.
 A thing's number plus its ground's number, modulo seven, decides the split: every thing and every ground is trained
-on, but residue 0 only ever appears in tests and residue 1 in validation.
+on, but residue 0 only ever appears in tests and residue 1 in validation. Single frames for CLIP, `stills`, are of all
+pairs, as pictures from the web would be: a CLIP that met five pairs of seven tells a thing by its ground, and its
+features name one thing of six on the grounds that were held out (86 % on the others; one seed).
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SPLITS = ("train", "validation", "test")
-RESIDUES = {"test": (0,), "validation": (1,), "train": (2, 3, 4, 5, 6)}
+SPLITS = ("train", "validation", "test", "stills")
+RESIDUES = {"test": (0,), "validation": (1,), "train": (2, 3, 4, 5, 6), "stills": tuple(range(7))}
 MODULUS = 7
 
 

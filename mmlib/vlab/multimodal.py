@@ -120,14 +120,14 @@ class MultimodalEncoder(nn.Module):
         super().__init__()
         if blend not in BLENDS:
             raise UserError(f"unknown form of blending `{blend}`", f"choose from: {', '.join(BLENDS)}")
-        self.words = nn.Embedding(vocabulary, width)
-        self.places = nn.Embedding(length, width)  # a prompt counts from 0 again
-        self.kinds = nn.Embedding(2, width)  # text, prompt
+        self.word_embed = nn.Embedding(vocabulary, width)
+        self.place_embed = nn.Embedding(length, width)  # a prompt counts from 0 again
+        self.kind_embed = nn.Embedding(2, width)  # text, prompt
         self.norm = nn.LayerNorm(width, EPS)
         self.layers = nn.ModuleList([Layer(width, heads, blend) for _ in range(layers)])
         self.dense, self.head_norm = nn.Linear(width, width), nn.LayerNorm(width, EPS)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        for table in (self.words, self.places, self.kinds):
+        for table in (self.word_embed, self.place_embed, self.kind_embed):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(
@@ -146,8 +146,8 @@ class MultimodalEncoder(nn.Module):
         return h[:, :, :n]
 
     def _embed(self, ids: Tensor, kind: int) -> Tensor:
-        return self.words(ids) + self.places.weight[: ids.shape[-1]] + self.kinds.weight[kind]
+        return self.word_embed(ids) + self.place_embed.weight[: ids.shape[-1]] + self.kind_embed.weight[kind]
 
     def logits(self, h: Tensor) -> Tensor:
         """Word scores; the decoder is the word embedding."""
-        return functional.linear(self.head_norm(functional.gelu(self.dense(h))), self.words.weight, self.bias)
+        return functional.linear(self.head_norm(functional.gelu(self.dense(h))), self.word_embed.weight, self.bias)

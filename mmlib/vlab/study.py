@@ -53,6 +53,11 @@ def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
     return {arm: -rate for arm, (_, rate) in best.items()}
 
 
+def rates(settings: Settings, learning_rate: float) -> Settings:
+    """AdamW's rate and Muon's, which is so many times as high: one grid for both."""
+    return {"learning_rate": learning_rate, "muon_learning_rate": settings["muon_ratio"] * learning_rate}
+
+
 def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
     """`tconv`, `tconv@T4` (frames) or `tconv@qa` (one loss alone) -> the arm and what it changes in the settings.
 
@@ -87,7 +92,8 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     arm, changes = parse_arm(shard["arm"], settings["blocks"], settings["hidden"])
-    options = {"ratios": RATIOS, **settings, **changes, "learning_rate": shard["learning_rate"], "name": shard["name"]}
+    options = {"ratios": RATIOS, **settings, **changes, **rates(settings, shard["learning_rate"])}
+    options["name"] = shard["name"]
     words = tokenizer(base["nouns"])
     model = Vlab(open_base(base, seed), arm, words.pad_token_id, seed)
     adopt_reader(model, read_weights(store.project_root() / f"results/vlab/clip/reader-seed{seed}.safetensors"))
@@ -135,7 +141,8 @@ def blend(shard: dict[str, Any]) -> dict[str, Any]:
     model = blended(stage1, clip, shard["arm"], seed)
     tokens = {split: branch_tokens(stage1, base, seed, split, model.slots) for split in ("train", "test")}
     sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
-    options = {"ratios": RATIOS, **settings, "name": shard["name"]}
+    options = {"ratios": RATIOS, **settings, **rates(settings, settings["learning_rate"]), "name": shard["name"],
+               "contrastive_steps": 0}  # fmt: skip
     scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
     curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
     test, _ = clips("test", base["test_clips"], base["nouns"])
