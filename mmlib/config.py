@@ -224,10 +224,12 @@ class SurveyParity:
 
     width: int
     steps: list[int]
+    longer_steps: int
     vote_steps: int
     seeds: list[int]
     batch: int
     learning_rate: float
+    direct_learning_rate: float
     items: int
 
 

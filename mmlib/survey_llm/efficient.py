@@ -13,7 +13,7 @@ import numpy as np
 
 from mmlib import store, text
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.scaling import LENGTH, TEST_EVERY, train, windows
+from mmlib.survey_llm.training import LENGTH, TEST_EVERY, train, windows
 
 if TYPE_CHECKING:
     from pathlib import Path

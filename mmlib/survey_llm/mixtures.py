@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.scaling import train
+from mmlib.survey_llm.training import train
 from mmlib.survey_llm.transformer import IGNORED
 
 if TYPE_CHECKING:

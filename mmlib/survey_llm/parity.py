@@ -1,7 +1,8 @@
 """Chain of thought on a task that needs one (section 6.3): the parity of up to sixteen bits.
 
 Two styles with the same shape, sequence length and steps: the answer alone after as much filler as a scratchpad takes,
-or a scratchpad of running parities, which the model writes itself when it is tested.
+or a scratchpad of running parities, which the model writes itself when it is tested. The answer alone is also given
+several times the steps, and each style its own learning rate: a style must not fail for want of training.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.scaling import train
+from mmlib.survey_llm.training import train
 from mmlib.survey_llm.transformer import IGNORED
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ SLOTS = 16  # bits of the longest problem
 BLANK, EQUALS, FILLER = 2, 3, 4
 BITS = (4, 8, 12, 16)
 STYLES = ("direct", "scratchpad")
+RATES = {"direct": "direct_learning_rate", "scratchpad": "learning_rate"}
 VOTES = 15
 COIN = "coin"
 
@@ -116,25 +118,29 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     shape = Shape(FILLER + 1, settings["width"], 2, head=8, positions="learned", longest=2 * SLOTS)
     model, batch = Decoder(shape, seed), settings["batch"]
     data = problems(shard["steps"] * batch, None, style, seed=seed + 1)
-    train(model, *data, batch=batch, learning_rate=settings["learning_rate"], seed=seed)
-    votes_seed = seed if style == "scratchpad" and shard["steps"] == settings["vote_steps"] else None
-    measured = measure(model, style, settings["items"], votes_seed)
+    train(model, *data, batch=batch, learning_rate=settings[RATES[style]], seed=seed)
+    measured = measure(model, style, settings["items"], seed if shard["votes"] else None)
     return {"style": style, "steps": shard["steps"], "seed": seed, **measured}
 
 
 def shards(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Scratchpads after every number of steps, the direct style after the largest."""
-    plans = [("scratchpad", steps) for steps in settings["steps"]] + [("direct", settings["steps"][-1])]
+    """Scratchpads after every number of steps and as the vote needs; the direct style after the most, and longer."""
+    plans = [("scratchpad", steps, False) for steps in settings["steps"]]
+    plans += [("scratchpad", settings["vote_steps"], True)]
+    plans += [("direct", steps, False) for steps in (settings["steps"][-1], settings["longer_steps"])]
     return [
-        {"name": f"{style}/{steps}/seed{seed}", "style": style, "steps": steps, "seed": seed, "settings": settings}
-        for style, steps in plans
+        {"name": f"{style}/{steps}{'/votes' * votes}/seed{seed}", "style": style, "steps": steps, "votes": votes,
+         "seed": seed, "settings": settings}
+        for style, steps, votes in plans
         for seed in settings["seeds"]
-    ]
+    ]  # fmt: skip
 
 
-def arm_name(style: str, steps: int, all_steps: list[int]) -> str:
-    """The style alone for the longest training, or with the number of a shorter one, counted from the shortest."""
-    return style if steps == all_steps[-1] else f"{style}, shorter {all_steps.index(steps) + 1}"
+def arm_name(style: str, steps: int, settings: dict[str, Any]) -> str:
+    """The style alone for the most steps of a scratchpad; `longer`, or the number of a shorter training from below."""
+    if steps == settings["steps"][-1]:
+        return style
+    return f"{style}, longer" if style == "direct" else f"{style}, shorter {settings['steps'].index(steps) + 1}"
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
@@ -146,17 +152,22 @@ def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict
         evidence.add(name, arm=COIN, seed=None, values=[0.5] * count)
     # Not judged: it tells models apart that give the same digit to every problem, which look like copies of one run.
     evidence.metric("confidence", units="problem", higher_is_better=True, floor=None)
-    for result in results:
-        arm, seed = arm_name(result["style"], result["steps"], settings["steps"]), result["seed"]
+    for result in (r for r in results if "vote" in r):
+        sampled = {"single": result["single"], "vote": result["vote"], "greedy": result["right"][str(BITS[-1])]}
+        for arm, values in sampled.items():
+            evidence.add("sampled", arm=arm, seed=result["seed"], values=values)
+    for result in without_votes(results):
+        arm, seed = arm_name(result["style"], result["steps"], settings), result["seed"]
         for bits, values in result["right"].items():
             evidence.add(f"bits{bits}", arm=arm, seed=seed, values=values)
         evidence.add("confidence", arm=arm, seed=seed, values=result["confidence"])
-        if "vote" in result:
-            sampled = {"single": result["single"], "vote": result["vote"], "greedy": result["right"][str(BITS[-1])]}
-            for arm, values in sampled.items():
-                evidence.add("sampled", arm=arm, seed=seed, values=values)
-    _chains(evidence, [r for r in results if r["style"] == "scratchpad"], settings)
+    _chains(evidence, [r for r in without_votes(results) if r["style"] == "scratchpad"], settings)
     return evidence.as_dict()
+
+
+def without_votes(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Models of the comparison; those that vote were stopped in between on purpose."""
+    return [result for result in results if "vote" not in result]
 
 
 def _chains(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlib import store
 from mmlib.evidence import Evidence
-from mmlib.survey_llm import scaling
+from mmlib.survey_llm import scaling, training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,13 +47,13 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     settings, seed, scheme = shard["settings"], shard["seed"], shard["scheme"]
-    source, test = scaling.byte_text(store.project_root())
-    length = scaling.LENGTH
+    source, test = training.byte_text(store.project_root())
+    length = training.LENGTH
     model = Decoder(Shape(width=settings["position_width"], layers=settings["layers"], head=8, positions=scheme), seed)
-    data = scaling.windows(source, settings["position_bytes"] // length, length, seed=seed + 1)
+    data = training.windows(source, settings["position_bytes"] // length, length, seed=seed + 1)
     options = {"batch": settings["batch"], "learning_rate": settings["learning_rate"], "seed": seed}
-    scaling.train(model, data[:, :-1], data[:, 1:], **options)
-    rows = scaling.windows(test, settings["test_windows"], FACTOR * length, seed=1)
+    training.train(model, data[:, :-1], data[:, 1:], **options)
+    rows = training.windows(test, settings["test_windows"], FACTOR * length, seed=1)
     repairs = {scheme: {}} | (REPAIRS if scheme == "rope" else {})
     losses = {
         f"{name}/{size}": [round(float(v), 5) for v in tail_loss(model, rows, size, **changes)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmlib import store
 from mmlib.evidence import Evidence
-from mmlib.survey_llm import scaling
+from mmlib.survey_llm import training
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -176,17 +176,17 @@ def prepared(settings: dict[str, Any], seed: int, share: float = 1.0) -> tuple[D
     """A base model trained on `share` of the bytes, with training and held-out text."""
     from mmlib.survey_llm.transformer import Decoder, Shape
 
-    source, held = scaling.byte_text(store.project_root())
+    source, held = training.byte_text(store.project_root())
     base = Decoder(Shape(width=settings["preference_width"], layers=2, head=8), seed)
-    count = int(share * settings["preference_bytes"]) // scaling.LENGTH
-    data = scaling.windows(source, count, scaling.LENGTH, seed=seed + 1)
-    scaling.train(base, data[:, :-1], data[:, 1:], batch=16, learning_rate=0.01, seed=seed)
+    count = int(share * settings["preference_bytes"]) // training.LENGTH
+    data = training.windows(source, count, training.LENGTH, seed=seed + 1)
+    training.train(base, data[:, :-1], data[:, 1:], batch=16, learning_rate=0.01, seed=seed)
     return base, source, held
 
 
 def training_pairs(base: Decoder, source: np.ndarray, settings: dict[str, Any], seed: int) -> Tensor:
     """(R, 2, T) preferred and other of two continuations per prompt; ties teach nothing and are left out."""
-    prompts = scaling.windows(source, settings["pairs"], PROMPT - 1, seed=seed + 2)
+    prompts = training.windows(source, settings["pairs"], PROMPT - 1, seed=seed + 2)
     pairs = ranked(sample(base, prompts, 2, seed))
     rewards = reward(pairs.numpy())
     return pairs[rewards[:, 0] > rewards[:, 1]]
@@ -248,7 +248,7 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     base, source, held = prepared(settings, seed)
     weak, weak_arm = prepared(settings, seed, settings["weak_share"])[0], f"DPO {settings['beta']:g}"
     pairs = training_pairs(base, source, settings, seed)
-    prompts = scaling.windows(held, settings["preference_prompts"], PROMPT - 1, seed=0)
+    prompts = training.windows(held, settings["preference_prompts"], PROMPT - 1, seed=0)
     theirs = sample(base, prompts, DRAWS + RIVALS, seed + 1)
     scores = {BASES[0]: measure(base, base, prompts, theirs, seed), **chosen(None, theirs)}
     for arm, (kind, beta) in plans(settings).items():

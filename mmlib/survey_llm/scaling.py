@@ -8,22 +8,17 @@ b = alpha / (alpha + beta); the survey prints the two exponents the other way ro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmlib import store, text
+from mmlib import store
 from mmlib.evidence import Evidence
+from mmlib.survey_llm.training import LENGTH, byte_text, held_out_loss, train, windows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-    from torch import Tensor
 
-    from mmlib.survey_llm.transformer import Decoder
-
-TEST_EVERY = 10  # one document in ten is held out
-LENGTH = 64  # bytes of a training window
 SIZES = tuple(10.0**power for power in np.arange(5, 15, 0.01))  # grid of N for the numeric optimum
 HUBER = 1e-3  # on residuals of log L, as Hoffmann et al. 2022, section D.2
 
@@ -48,6 +43,11 @@ class Law:
         """(of N, of D) in the compute-optimal split, from the first-order condition alpha·A/N^alpha = beta·B/D^beta."""
         total = self.alpha + self.beta
         return self.beta / total, self.alpha / total
+
+    @property
+    def exponents_of_loss(self) -> tuple[float, float]:
+        """(alpha, beta)."""
+        return self.alpha, self.beta
 
     def optimum(self, compute: float, *, printed: bool = False) -> tuple[float, float]:
         """(N, D) for a budget in FLOPs; `printed` swaps the exponents, as the survey's text does."""
@@ -78,6 +78,13 @@ def fit_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) -> Law:
     return Law(float(np.exp(e)), float(np.exp(a)), float(np.exp(b)), float(alpha), float(beta))
 
 
+def identified(law: Law) -> bool:
+    """Whether a fit ended inside the range that it may search; at an end its coefficients say nothing."""
+    return (
+        law.irreducible > 1.01 * np.exp(-5) and 0.0202 < min(law.exponents_of_loss) < max(law.exponents_of_loss) < 1.98
+    )
+
+
 def compute_law(compute: ArrayLike, losses: ArrayLike, at: ArrayLike) -> np.ndarray:
     """Loss at budgets `at` by a pure power law in C through the lower envelope: the simple rival of the joint fit."""
     c, target = np.asarray(compute, float), np.asarray(losses, float)
@@ -87,52 +94,19 @@ def compute_law(compute: ArrayLike, losses: ArrayLike, at: ArrayLike) -> np.ndar
     return np.exp(offset + slope * np.log(np.asarray(at, float)))
 
 
-# ---- bytes, training -------------------------------------------------------------------------------------------------
+def data_law(tokens: ArrayLike, losses: ArrayLike, at: ArrayLike) -> np.ndarray:
+    """Loss at amounts of data `at` by E + B / D^beta, sizes left out of account: a rival with an offset."""
+    from scipy.optimize import least_squares
 
+    d, target = np.asarray(tokens, float), np.log(np.asarray(losses, float))
 
-def byte_text(root: Path, parts: tuple[str, ...] = ("calibration", "test")) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held-out) bytes of the packaged docstrings. Held-out documents that repeat training lines are dropped:
-    methods inherit their documentation, which would reward memory.
-    """
-    documents = [document for part in parts for document in text.documents(root, part)]
-    order = np.random.default_rng(0).permutation(len(documents))
-    train = [documents[i] for i in order if i % TEST_EVERY]
-    seen = {line for document in train for line in _long_lines(document)}
-    test = [documents[i] for i in order if i % TEST_EVERY == 0]
-    fresh = [document for document in test if np.mean([line in seen for line in _long_lines(document)] or [1]) < 0.1]
-    return tuple(np.frombuffer("\n\n".join(part).encode(), np.uint8) for part in (train, fresh))
+    def law(x: np.ndarray, amount: np.ndarray) -> np.ndarray:
+        return np.exp(x[0]) + np.exp(x[1] - x[2] * np.log(amount))
 
-
-def _long_lines(document: str) -> list[str]:
-    return [line for line in document.split("\n") if len(line) > 30]
-
-
-def windows(source: np.ndarray, count: int, length: int, seed: int) -> Tensor:
-    """(count, length + 1) int64 windows at places drawn from the seed."""
-    import torch
-
-    starts = np.random.default_rng(seed).integers(len(source) - length - 1, size=count)
-    return torch.from_numpy(source[starts[:, None] + np.arange(length + 1)].astype(np.int64))
-
-
-def train(model: Decoder, inputs: Tensor, labels: Tensor, *, batch: int, learning_rate: float, seed: int) -> None:
-    """One pass over rows of inputs and labels (R, T), in order."""
-    from mmlib.models.fit import fit
-
-    def collate(items: list[int]) -> dict[str, Tensor]:
-        return {"input_ids": inputs[items], "labels": labels[items]}
-
-    fit(model, collate, name="train", steps=len(inputs) // batch, batch=batch, learning_rate=learning_rate, seed=seed)
-
-
-def held_out_loss(model: Decoder, rows: Tensor, **options: float) -> np.ndarray:
-    """Mean nats per byte of each window (R,); `options` go to the model."""
-    import torch
-
-    with torch.inference_mode():
-        logits = model(rows[:, :-1], **options)["logits"]
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
-    return loss.mean(1).numpy()
+    starts = [(target.min() + np.log(0.6), 12 * power, power) for power in (0.2, 0.4, 0.7)]
+    bounds = ([-5, -5, 0.02], [target.min(), 20, 2])
+    fits = [least_squares(lambda x: np.log(law(x, d)) - target, start, bounds=bounds) for start in starts]
+    return law(min(fits, key=lambda fit: fit.cost).x, np.asarray(at, float))
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
@@ -194,14 +168,16 @@ def _predictions(evidence: Evidence, cells: dict[str, np.ndarray], seeds: list[i
     n, d, held = cells["n"], cells["d"], cells["held"]
     evidence.units("fit", ["fit/joint"], asked=1)
     evidence.units("cell", [f"cell/N={a}, D={b}" for a, b in zip(n[held], d[held], strict=True)], asked=3)
-    for name, unit in (("exponent", "fit"), ("loss", "cell"), ("error", "cell")):
-        evidence.metric(name, units=unit, higher_is_better=name == "exponent", floor=None)
+    for name, unit in (("exponent", "fit"), ("identified", "fit"), ("loss", "cell"), ("error", "cell")):
+        evidence.metric(name, units=unit, higher_is_better=unit == "fit", floor=None)
     for seed, loss in zip(seeds, cells["loss"], strict=True):
         law = fit_law(n[~held], d[~held], loss[~held])
         for arm, value in zip(("parameters", "data"), law.exponents, strict=True):
             evidence.add("exponent", arm=arm, seed=seed, values=[value])
-        simple = compute_law((n * d)[~held], loss[~held], (n * d)[held])
-        for arm, predicted in (("joint law", law.loss(n[held], d[held])), ("compute law", simple)):
+        evidence.add("identified", arm="joint law", seed=seed, values=[float(identified(law))])
+        laws = {"joint law": law.loss(n[held], d[held]), "data law": data_law(d[~held], loss[~held], d[held]),
+                "compute law": compute_law((n * d)[~held], loss[~held], (n * d)[held])}  # fmt: skip
+        for arm, predicted in laws.items():
             evidence.add("loss", arm=arm, seed=seed, values=[float(v) for v in predicted])
             evidence.add("error", arm=arm, seed=seed, values=[float(v) for v in abs(predicted - loss[held])])
         evidence.add("loss", arm="measured", seed=seed, values=[float(v) for v in loss[held]])

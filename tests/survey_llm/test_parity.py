@@ -76,16 +76,16 @@ def test_two_models_that_always_say_the_same_digit_are_told_apart():
 
 
 def test_evidence_covers_every_seed_and_a_lost_shard_is_refused():
-    settings = {"steps": [1, 2], "vote_steps": 1, "seeds": [0, 1], "items": 5, "width": 16}
+    settings = {"steps": [1, 2], "longer_steps": 4, "vote_steps": 1, "seeds": [0, 1], "items": 5, "width": 16}
     results = []
     for shard in parity.shards(settings):
-        vote = 0 if shard["style"] == "scratchpad" and shard["steps"] == 1 else None
-        measured = parity.measure(careful(0.1), shard["style"], 5, vote)
+        measured = parity.measure(careful(0.1), shard["style"], 5, 0 if shard["votes"] else None)
         results.append({k: shard[k] for k in ("style", "steps", "seed")} | measured)
     made = parity.as_evidence(results, settings)
     assert set(made["metrics"]["sampled"]["values"]) == {"coin", "single", "vote", "greedy"}
     assert len(made["units"]["point"]) == 8
-    assert set(made["metrics"]["bits16"]["values"]) == {"coin", "scratchpad, shorter 1", "scratchpad", "direct"}
+    assert set(made["metrics"]["bits16"]["values"]) == {
+        "coin", "scratchpad, shorter 1", "scratchpad", "direct", "direct, longer"}  # fmt: skip
     from mmlib.errors import UserError
 
     with pytest.raises(UserError, match="values for 8 units"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmlib.survey_llm import positions, scaling
+from mmlib.survey_llm import positions, scaling, training
 from mmlib.survey_llm.scaling import Law
 
 BUDGET = 5.76e23  # Chinchilla's
@@ -65,7 +65,7 @@ def test_held_out_cells_are_the_three_largest():
 
 
 def test_no_held_out_document_is_trained_on(root):
-    train, test = scaling.byte_text(root)
+    train, test = training.byte_text(root)
     assert len(train) > 5 * len(test)
     haystack = train.tobytes()
     sample = [test[i : i + 200].tobytes() for i in range(0, 100_000, 2500)]
@@ -98,7 +98,7 @@ def test_training_lowers_the_loss_and_is_the_same_twice():
     losses = []
     for _ in range(2):
         model = Decoder(Shape(width=16, head=8), seed=3)
-        before = scaling.held_out_loss(model, rows).mean()
-        scaling.train(model, rows[:, :-1], rows[:, 1:], batch=4, learning_rate=0.02, seed=0)
-        losses.append(scaling.held_out_loss(model, rows))
+        before = training.held_out_loss(model, rows).mean()
+        training.train(model, rows[:, :-1], rows[:, 1:], batch=4, learning_rate=0.02, seed=0)
+        losses.append(training.held_out_loss(model, rows))
     assert losses[0].mean() < before / 2 and (losses[0] == losses[1]).all()
