@@ -42,11 +42,28 @@ def verdicts(found: list[dict[str, Any]]) -> str:
     ]
     for row in found:
         effect = "–" if row["effect"] is None else f"{row['effect']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
-        counts = f"{row['n_used']} {row['unit']}s, {row['seeds']}"
+        unit = {"matrix": "matrices"}.get(row["unit"], row["unit"] + "s" * (row["n_used"] != 1))
+        counts = f"{row['n_used']} {unit}, {row['seeds']}"
         why = f"{row['verdict']}: {row['reason']}"
         cells = [row["id"], row["statement"], row["place"], f"{effect} {row['effect_unit']}", counts]
         lines.append(f"| {' | '.join(cells)} | **{WORDS[row['verdict']]}** | {why} |")
     return "\n".join(lines)
+
+
+def predicted(root: Path, first: str) -> str:
+    """Markdown: what was written down before the run, the comment above the card `first` in the file of claims.
+
+    Raises:
+        UserError: no such card, or no comment above it.
+    """
+    lines = (root / "claims/survey_llm.yaml").read_text().splitlines()
+    at = next((i for i, line in enumerate(lines) if line.strip() == f"- id: {first}"), 0)
+    start = at
+    while start and lines[start - 1].startswith("  #"):
+        start -= 1
+    if start == at:
+        raise UserError(f"claims/survey_llm.yaml has no card {first} below a comment", "name a group's first card")
+    return "**Written before the run:** " + " ".join(line.strip(" #") for line in lines[start:at]) + "\n\n"
 
 
 def levels(evidence: dict[str, Any], metric: str, scale: float = 1.0) -> DataFrame:
