@@ -22,6 +22,7 @@ TASKS = {
     "MLM+ITM+MRFR": ("mlm", "itm", "mrfr"), "MLM+ITM+CMCL": ("mlm", "itm", "cmcl"), "PrefixLM": ("prefix",),
 }  # fmt: skip
 MISSED = {"region": 0.0, "region, 20% missed": 0.2, "region, 50% missed": 0.5}
+COPIED = {f"picture, {mask}": f"copied neighbours, {mask}" for mask in IMAGE_MASKS if mask != "attended"}
 ARMS: dict[str, dict[str, Any]] = {
     **{arm: {"study": "tasks", "tasks": list(tasks)} for arm, tasks in TASKS.items()},
     **{arm: {"study": "tokens"} for arm in (*MISSED, "grid", "patch")},
@@ -165,7 +166,9 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
 
 
 def evidence(results: list[dict[str, Any]], study: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Per question (V3, V4) or scene (V5)."""
+    """Per question (V3, V4) or scene (V5); copies of neighbours do not depend on seeds."""
     unit = next(iter(METRICS[study].values()))[0]
     mine = [r for r in results if r["study"] == study]
+    first = [r for r in mine if r["arm"] in COPIED and r["seed"] == settings["seeds"][0]]
+    mine += [{"arm": COPIED[r["arm"]], "seed": None, "scores": {"error": r["scores"]["copy"]}} for r in first]
     return as_evidence("survey_vlp-tasks", mine, METRICS[study], {unit: settings["test_scenes"], "model": 1})
