@@ -74,5 +74,3 @@ def test_one_run_gives_the_whole_model_its_rounded_copies_and_students(root):
     assert [r["arm"] for r in results] == ["both, balanced", "both, balanced, other picture", *smaller]
     made = answers.evidence(results, "modality", SETTINGS)
     assert records.levels(made, "biased").loc["chance", "value"] == pytest.approx(100 / 6, abs=1e-3)
-    assert len(made["metrics"]["nats"]["values"]) == 7 and "chance" not in made["metrics"]["nats"]["values"]
-    assert results[0]["scores"]["nats"] != results[4]["scores"]["nats"], "rounding to 2 bits shows in the nats"

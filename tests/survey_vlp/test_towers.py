@@ -26,11 +26,9 @@ def test_truth_tables_by_brute_force():
 
 
 def test_free_vectors_order_in_one_dimension_and_fail_at_parity():
-    right, nats, weights = towers.free_vectors(towers.truth("greater"), 1, [0, 1], 200, False)
-    assert (
-        right.shape == nats.shape == (2, 64) and right.mean() > 0.97 and 0 < nats.mean() < 0.3 and weights == 2 * 64 + 1
-    )
-    parity, _, _ = towers.free_vectors(towers.truth("parity"), 2, [0], 200, False)
+    right, weights = towers.free_vectors(towers.truth("greater"), 1, [0, 1], 200, False)
+    assert right.shape == (2, 64) and right.mean() > 0.97 and weights == 2 * 64 + 1
+    parity, _ = towers.free_vectors(towers.truth("parity"), 2, [0], 200, False)
     assert parity.mean() < 0.6
     assert not np.array_equal(right[0], towers.free_vectors(towers.truth("greater"), 1, [5], 3, False)[0][0])
 
