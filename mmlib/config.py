@@ -332,12 +332,42 @@ class VlpCaptions:
 
 
 @dataclass(frozen=True)
+class VlpFusion:
+    """Stage `survey_vlp-fusion`: architectures (V1), shortlist then re-rank (V8)."""
+
+    seeds: list[int]
+    rates: list[float]
+    scenes: int
+    batch: int
+    emoji_steps: int
+    digits_steps: int
+    test_scenes: int
+    pictures: int
+
+
+@dataclass(frozen=True)
+class VlpTasks:
+    """Stage `survey_vlp-tasks`: pre-training tasks (V3), visual tokens (V4), masks (V5)."""
+
+    seeds: list[int]
+    scenes: int
+    batch: int
+    task_steps: int
+    tune_steps: int
+    token_steps: int
+    mask_steps: int
+    test_scenes: int
+
+
+@dataclass(frozen=True)
 class SurveyVlp:
     """The companion to the survey of vision-language pre-trained models, one section per compute stage."""
 
     towers: VlpTowers
     answers: VlpAnswers
     captions: VlpCaptions
+    fusion: VlpFusion
+    tasks: VlpTasks
 
 
 @dataclass(frozen=True)

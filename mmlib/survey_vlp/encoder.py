@@ -161,12 +161,14 @@ class Trained(nn.Module):
         return {"loss": self.loss(items)}
 
 
-def train(model: nn.Module, loss: Callable[[Tensor], Tensor], steps: int, batch: int, seed: int) -> list:
-    """Train in place, with one optimizer and the same rates for every arm of every experiment; the learning curve."""
+def train(
+    model: nn.Module, loss: Callable[[Tensor], Tensor], steps: int, batch: int, seed: int, rate: float = 1.0
+) -> list:
+    """Train in place with one optimizer; rates are the same for all arms, or `rate` times that; the learning curve."""
     from mmlib.models.fit import fit
 
     return fit(Trained(model, loss), lambda items: {"items": torch.tensor(items)}, name="train", steps=steps,
-               batch=batch, learning_rate=0.002, muon_learning_rate=0.005, seed=seed)  # fmt: skip
+               batch=batch, learning_rate=0.002 * rate, muon_learning_rate=0.005 * rate, seed=seed)  # fmt: skip
 
 
 def parameters(model: nn.Module) -> int:
