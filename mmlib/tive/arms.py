@@ -69,7 +69,6 @@ ARMS = {
     "length": Arm("longest answers", None, by="answers"),
     "less": Arm("LESS, knowing the benchmarks", None, by="less"),
 }
-FULL = "full"  # not chosen: all records
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,11 @@ def task_weights(part: Candidates, kind: str) -> np.ndarray:
     return ways[kind]()
 
 
+def quotas(part: Candidates, kind: str, budget: int, rule: Rule = "duplicate") -> np.ndarray:
+    """Records that each task gives, int64 (K,)."""
+    return allocate(part.sizes, task_weights(part, kind), budget, rule)
+
+
 def select(arm: Arm, part: Candidates, budget: int, seed: int, q: float, q_standard: float) -> Selection:
     """The records an arm takes; `rows` are numbers in the pool that was measured.
 
@@ -147,22 +151,22 @@ def _select(arm: Arm, part: Candidates, budget: int, seed: int, q: float) -> Sel
     preferred = part.column(arm.by)
     if arm.weights is None:
         return selection.over_all(part.tasks, part.names, preferred, budget)
-    quotas = allocate(part.sizes, task_weights(part, arm.weights), budget, arm.rule)
+    counts = quotas(part, arm.weights, budget, arm.rule)
     if arm.classes:
-        return selection.in_classes(part.tasks, part.names, quotas, preferred, part.classes)
+        return selection.in_classes(part.tasks, part.names, counts, preferred, part.classes)
     if arm.standard:
         preferred = values.standardise(preferred, part.tasks, len(part.names))
     strength = arm.sign if math.isinf(arm.sign) else arm.sign * q
     if math.isinf(strength):
         choose = sampling.top if strength > 0 else lambda own, count, draw: sampling.top(-own, count)
-        return selection.by_task(part.tasks, part.names, quotas, preferred, seed, choose=choose)
-    return selection.by_task(part.tasks, part.names, quotas, preferred, seed, q=strength)
+        return selection.by_task(part.tasks, part.names, counts, preferred, seed, choose=choose)
+    return selection.by_task(part.tasks, part.names, counts, preferred, seed, q=strength)
 
 
-def q_sweep(part: Candidates, quotas: np.ndarray, sweep: list[float], seed: int) -> list[dict[str, Any]]:
+def q_sweep(part: Candidates, counts: np.ndarray, sweep: list[float], seed: int) -> list[dict[str, Any]]:
     """Per q and task: effective share and lift of influence, whether it is as good as uniform."""
     found = []
     for q in sweep:
-        report = selection.by_task(part.tasks, part.names, quotas, part.columns["influence"], seed, q=q).report
+        report = selection.by_task(part.tasks, part.names, counts, part.columns["influence"], seed, q=q).report
         found += [{"q": q, **line} for line in report]
     return found

@@ -1,4 +1,4 @@
-"""From selections to targets, from targets to evidence; tests of all arms against random, corrected for their number.
+"""From selections to targets, and from targets to evidence.
 
 The primary score of a run is the mean over benchmarks of (score - chance), in points. Chance is the same for all arms,
 so that differences between arms are those of plain scores, which is what the evidence holds, item by item.
@@ -6,16 +6,13 @@ so that differences between arms are those of plain scores, which is what the ev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmlib.errors import UserError
 from mmlib.evidence import Evidence
-from mmlib.tive.arms import FULL
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 STAGE = "tive-targets"
+FULL = "full"  # not chosen: all records
 NEARLY = 0.95  # of full: what random is said to keep
 ONE_EPOCH = "one epoch"  # as many steps as the selected records fill, as published
 # Where the published gains lie: multiple choice and what one has to know beside the picture.
@@ -30,7 +27,10 @@ def label(arm: str, budget: float, epoch: bool = False) -> str:
 
 
 def shards(
-    selections: list[dict[str, Any]], rows: list[int], budgets: list[float], settings: dict[str, Any],
+    selections: list[dict[str, Any]],
+    rows: list[int],
+    budgets: list[float],
+    settings: dict[str, Any],
     recipe: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """A shard per arm, budget and seed.
@@ -84,6 +84,11 @@ def costs(results: Results, seconds: list[dict[str, float]], method: str) -> dic
     return spent
 
 
+def as_text(spent: dict[str, dict[int, float]]) -> dict[str, dict[str, float]]:
+    """Keys as JSON has them."""
+    return {arm: {str(seed): value for seed, value in by_seed.items()} for arm, by_seed in spent.items()}
+
+
 def as_evidence(results: Results, recipe: dict[str, Any], chance: dict[str, float], spent: dict) -> dict[str, Any]:
     """Right or wrong for every item, arm and seed; the named benchmarks once more on their own; cost."""
     made, count = Evidence("tive", STAGE), recipe["items"]
@@ -112,48 +117,3 @@ def _add(made: Evidence, result: dict[str, Any]) -> None:
         made.add("score", arm=f"{100 * NEARLY:g}% of full", seed=seed, values=[NEARLY * value for value in flat])
     for name in NAMED:
         made.add(f"score_{name}", arm=arm, seed=seed, values=scores[name])
-
-
-def frame(results: Results, chance: dict[str, float]) -> DataFrame:
-    """A row per run: `label, arm, seed`, `above` (the primary score), every benchmark's score in points, what it saw."""
-    import numpy
-    import pandas
-
-    rows = []
-    for result in results:
-        points = {name: 100 * float(numpy.mean(values)) for name, values in result["scores"].items()}
-        above = float(numpy.mean([value - 100 * chance[name] for name, value in points.items()]))
-        facts = {"label": result["label"], "arm": result["arm"], "seed": result["seed"], "above": above}
-        rows.append({**facts, **points, **{f"seen {key}": value for key, value in result["seen"].items()}})
-    return pandas.DataFrame(rows)
-
-
-def against(table: DataFrame, control: str, column: str = "above") -> DataFrame:
-    """Every other arm minus `control`, paired by seed: `effect`, its standard error, `seeds`, `p`, `holm`.
-
-    p of a paired t-test over seeds, two-sided; `holm` corrects for all arms of the table that have two seeds or more.
-    """
-    import pandas
-    from scipy.stats import ttest_rel
-
-    wide = table.pivot(index="seed", columns="label", values=column)
-    rows = []
-    for name in wide.columns.drop(control):
-        pair = wide[[name, control]].dropna()
-        difference = pair[name] - pair[control]
-        sure = len(pair) > 1 and difference.std() > 0
-        rows.append({"label": name, "effect": difference.mean(), "se": difference.std() / len(pair) ** 0.5,
-                     "seeds": len(pair), "p": float(ttest_rel(pair[name], pair[control]).pvalue) if sure else None})
-    made = pandas.DataFrame(rows).set_index("label")
-    made["holm"] = holm(made["p"].dropna()).reindex(made.index)
-    return made.sort_values("effect", ascending=False)
-
-
-def holm(p: Any) -> Any:
-    """Holm's step-down adjustment of a pandas Series of p-values (Scandinavian Journal of Statistics 6:65, 1979)."""
-    import numpy
-
-    order = p.sort_values()
-    scaled = order.to_numpy() * numpy.arange(len(order), 0, -1)
-    order[:] = numpy.minimum(1.0, numpy.maximum.accumulate(scaled)) if len(order) else scaled
-    return order.reindex(p.index)

@@ -62,8 +62,8 @@ def measure(shard: dict[str, Any]) -> dict[str, Any]:
     seconds["warm-up"] = clock.lap()
     kit = _kit(model, records, pictures)
     folder = _folder(shard, model)
-    data = fill(folder / "store", model, records, kit["samples"], size=shard["settings"]["size"],
-                rows_per_shard=shard["settings"]["rows_per_shard"], features=kit["features"], pad=kit["pad"])  # fmt: skip
+    how = {"size": shard["settings"]["size"], "rows_per_shard": shard["settings"]["rows_per_shard"]}
+    data = fill(folder / "store", model, records, kit["samples"], features=kit["features"], pad=kit["pad"], **how)
     seconds["gradients"] = clock.lap()
     columns = scores(data, records, shard, folder)
     seconds["values"] = clock.lap()
