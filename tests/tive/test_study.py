@@ -52,7 +52,7 @@ def test_allocations_are_what_they_are_called():
     def counts(name):
         return [line["taken"] for line in taken(name).report]
 
-    assert counts("uniform") == [20, 20, 20] and counts("random") == [36, 7, 17]
+    assert counts("uniform") == [20, 20, 20] and counts("random") == [37, 7, 16]
     for name in ("difficulty", "tive", "sign", "top", "grand-in-task"):
         assert counts(name) == counts("difficulty") and counts(name)[1] > 40  # eight elevenths, of 40 records
     assert counts("capped")[1] == 40 and counts("squared")[1] > counts("difficulty")[1]
