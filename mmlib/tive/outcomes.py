@@ -46,9 +46,9 @@ def shards(
     chosen = {(s["arm"], s["budget"], s["seed"]): s["rows"] for s in selections}
     budget, small = budgets
     plans = [(arm, budget, seed, False) for arm in settings["main_arms"] for seed in settings["seeds"]]
+    plans += [(arm, budget, seed, True) for arm in settings["epoch_arms"] for seed in settings["few_seeds"]]
     plans += [(arm, budget, seed, False) for arm in settings["other_arms"] for seed in settings["few_seeds"]]
     plans += [(arm, small, seed, False) for arm in settings["small_arms"] for seed in settings["few_seeds"]]
-    plans += [(arm, budget, seed, True) for arm in settings["epoch_arms"] for seed in settings["few_seeds"]]
     made = [_shard(FULL, FULL, seed, rows, recipe) for seed in settings["seeds"]]
     for arm, part, seed, epoch in plans:
         if (arm, part, seed) not in chosen:
