@@ -59,17 +59,22 @@ def strata(part: Candidates) -> DataFrame:
     return rows.pivot_table(index="task", columns="answer tokens", values="norm", observed=True)
 
 
-def taken(selections: dict[str, np.ndarray], marked: np.ndarray, places: np.ndarray) -> dict[str, dict[str, float]]:
-    """Share of marked rows among what each arm takes, and over their share of the pool (1: as often as any row).
+def taken(drawn: dict[str, list[np.ndarray]], marked: np.ndarray, places: np.ndarray) -> dict[str, dict[str, float]]:
+    """What each arm takes of the rows in `places`: how many (mean over draws), and the share of marked rows among
+    them over that in `places` (1: as many as there are; NaN where nothing was taken).
 
     Args:
-        selections: by arm, rows of the pool.
+        drawn: by arm, rows of the pool of every draw.
         marked: bool of every row of the pool.
-        places: rows that could be chosen.
     """
-    base = float(marked[places].mean())
-    shares = {arm: float(marked[rows].mean()) for arm, rows in selections.items()}
-    return {arm: {"share": share, "ratio": share / base if base else 0.0} for arm, share in shares.items()}
+    import numpy as np
+
+    counts, ratios = {}, {}
+    for arm, lists in drawn.items():
+        own = np.concatenate([rows[np.isin(rows, places)] for rows in lists])
+        counts[arm] = len(own) / len(lists)
+        ratios[arm] = float(marked[own].mean() / marked[places].mean()) if len(own) else float("nan")
+    return {"taken": counts, "ratio": ratios}
 
 
 def both_copies(rows: np.ndarray, twin: dict[int, int]) -> int:

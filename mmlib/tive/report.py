@@ -45,12 +45,17 @@ def show(ax: Axes, record: Record, picture: np.ndarray | None, value: float, wid
     import textwrap
 
     if picture is not None:
-        ax.imshow(picture)
+        ax.imshow(picture, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
-    asked = record.turns[-2].text.replace("<image>", "").replace("answer with a word .", "").strip()
+    asked = record.turns[-2].text.replace("<image>", "").partition("answer with a")[0].strip()
     text = f"{value:+.2f}  {asked} — {record.turns[-1].text}"
     ax.set_xlabel("\n".join(textwrap.wrap(text, width)[:4]), fontsize=6.5)
+
+
+def drawn(name: str, part: Candidates, budget: int, seeds: list[int], q: float, q_standard: float) -> list[np.ndarray]:
+    """What an arm takes with every seed."""
+    return [arms.select(arms.ARMS[name], part, budget, seed, q, q_standard).rows for seed in seeds]
 
 
 def answer_entropy(part: Candidates, rows: np.ndarray, task: str) -> float:

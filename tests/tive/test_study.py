@@ -102,8 +102,10 @@ def test_length_is_told_from_difficulty():
 def test_copies_and_wrong_ones_are_counted():
     marked = np.zeros(10, bool)
     marked[[0, 1]] = True
-    found = judgement.taken({"x": np.array([0, 1, 2, 3])}, marked, np.arange(10))["x"]
-    assert found == {"share": 0.5, "ratio": pytest.approx(2.5)}
+    draws = {"x": [np.array([0, 1, 2, 3]), np.array([4, 5])], "none": [np.array([9])]}
+    found = judgement.taken(draws, marked, np.arange(9))
+    assert found["taken"] == {"x": 3.0, "none": 0.0} and found["ratio"]["x"] == pytest.approx((2 / 6) / (2 / 9))
+    assert math.isnan(found["ratio"]["none"])
     assert judgement.both_copies(np.array([1, 4, 5, 9]), {9: 1, 5: 2}) == 1
 
 
