@@ -339,6 +339,29 @@ class SurveyVlp:
 
 
 @dataclass(frozen=True)
+class TiveRecipe:
+    """How a target is trained and tested, in the studies `tive` and `redundancy` alike; `mmlib.tive.target`."""
+
+    pool_share: float
+    pool_seed: int
+    steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    rehearsed: int
+    test_seed: int
+    test_scenes: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Tive:
+    """The study of TIVE."""
+
+    recipe: TiveRecipe
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -348,6 +371,7 @@ class Params:
     world: World
     survey_llm: SurveyLlm
     survey_vlp: SurveyVlp
+    tive: Tive
 
 
 def read_yaml(path: Path | str) -> Any:
