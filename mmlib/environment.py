@@ -15,6 +15,7 @@ GROUPS = {
     "core": ["accelerate", "gguf", "numpy", "safetensors", "scipy", "tokenizers", "torch", "transformers"],
     "quantization": ["bitsandbytes", "datasets", "if-verifiable", "langdetect", "peft"],
     "world": ["pillow", "pyarrow", "resvg-py"],
+    "tive": ["peft"],
 }
 
 

@@ -70,7 +70,8 @@ def group(name: str) -> Group:
 
 
 def all_cuts(settings: dict[str, Any]) -> list[Cut]:
-    """The full mixture, every group at every level in its arms, and several groups at once in both arms."""
+    """The full mixture; every group at every level, plain and exposure-matched; several at once, exposure-matched; and
+    last the groups that lose all of their records: a run that is short of time is short of these."""
     several = tuple(settings["several"])
     if len(several) < 2:
         raise UserError(f"`several` names {len(several)} task groups", "name at least 2")
@@ -78,7 +79,8 @@ def all_cuts(settings: dict[str, Any]) -> list[Cut]:
     for one in settings["groups"]:
         made += [Cut((group(one).name,), level) for level in settings["plain_levels"]]
         made += [Cut((one,), level, matched=True) for level in settings["matched_levels"]]
-    return [*made, *(Cut(several, settings["several_level"], matched) for matched in (False, True))]
+    made.append(Cut(several, settings["several_level"], matched=True))
+    return [*made, *(Cut((group(one).name,), 0) for one in settings["emptied"])]
 
 
 def remaining(cut: Cut, rows: list[int], labels: list[str], seed: int) -> list[int]:

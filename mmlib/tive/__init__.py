@@ -6,4 +6,6 @@ Gradients: `samples` (buckets and padded batches) · `lora` (per-sample gradient
 Choice: `labels` (tasks of the public pool) · `values` (task difficulty, instance influence, baselines' scores) ·
 `influence` (two passes over a datastore) · `allocation` (how many per task) · `sampling` (which ones) · `selection`
 (the selected pool and its manifest).
+Study: `target` (one trained target, shared with `redundancy`) · `reference` (reference models, values, controls) ·
+`arms` (who takes what) · `ranks` · `outcomes` (evidence) · `comparisons` · `judgement` · `report`.
 """

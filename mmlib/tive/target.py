@@ -65,13 +65,13 @@ def timed(shard: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)  # the last bits must not depend on free cores
     recipe, seed = shard["recipe"], shard["seed"]
-    (records, pictures), renderer = _pool(), _renderer()
+    records, pictures = world_pool()
     chosen = _chosen(records, shard["rows"])
     start = time.process_time()
-    model, curve = instruct.tune(store.project_root() / SOURCE, chosen, pictures, recipe, seed, renderer)
+    model, curve = instruct.tune(store.project_root() / SOURCE, chosen, pictures, recipe, seed, world_renderer())
     seconds = time.process_time() - start
     built = tests(recipe["test_scenes"], recipe["items"], recipe["test_seed"])
-    said = instruct.answers(model, vocabulary.build_tokenizer(), built, renderer)
+    said = instruct.answers(model, vocabulary.build_tokenizer(), built, world_renderer())
     return {"name": shard["name"], "seed": seed, "curve": curve, "scores": instruct.scores(said, built),
             "said": {name: texts[: instruct.SHOWN] for name, texts in said.items()},
             "seen": seen(chosen, recipe, seed), "seconds": round(seconds, 2)}  # fmt: skip
@@ -85,12 +85,14 @@ def _chosen(records: list[Record], rows: list[int]) -> list[Record]:
 
 
 @cache  # once in a process, not once in a run
-def _pool() -> tuple[list[Record], Mapping[str, np.ndarray]]:
+def world_pool() -> tuple[list[Record], Mapping[str, np.ndarray]]:
+    """Records and pictures of the whole pool."""
     return pool_files.open_pool(store.project_root() / POOL)
 
 
 @cache
-def _renderer() -> Renderer:
+def world_renderer() -> Renderer:
+    """Draws scenes."""
     return Renderer(store.project_root() / "data")
 
 
