@@ -405,7 +405,7 @@ class Tive:
 
 @dataclass(frozen=True)
 class RedundancyCuts:
-    """Stage `redundancy-cuts`: task groups, shares of their records that are kept (percent), seeds; recipe of `Tive`."""
+    """Stage `redundancy-cuts`: task groups, percent of their records that are kept, seeds; recipe of `Tive`."""
 
     groups: list[str]
     plain_levels: list[int]

@@ -1,6 +1,6 @@
 """Cuts of the instruction pool: one task group keeps a share of its records, all the others keep theirs.
 
-A group is a task label of LLaVA-1.5's mixture (`mmlib.world.pool`), but for the two with boxes, which share a benchmark.
+A group is a task label of LLaVA-1.5's mixture (`mmlib.world.pool`), but for two with boxes, which share a benchmark.
 Groups were fixed before the first run, each with the benchmarks whose question kinds its own records ask. A cut has two
 arms. Plain: with equal steps the group loses records and its share of the batches. Exposure-matched: the kept records
 are repeated to the group's old count, so that batches stay as mixed as they were and only variety is lost. The first

@@ -68,7 +68,7 @@ def matrix(frame: DataFrame, percent: int, way: str, groups: list[str]) -> tuple
 
 
 def curves(evidence: dict[str, Any], group: str) -> DataFrame:
-    """`percent, way, value, low, high, n, seeds` of the group's own benchmarks, in points; 100 % stands in both ways."""
+    """`percent, way, value, low, high, n, seeds` of a group's own benchmarks, in points; 100 % stands in both ways."""
     import pandas
 
     rows, metric = [], evidence["metrics"][f"own_{group}"]

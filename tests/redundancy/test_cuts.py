@@ -95,8 +95,9 @@ def test_what_makes_no_sense_is_refused_by_name():
 
 
 def test_the_settings_name_all_cuts_once(settings):
-    all_levels = {**settings, "plain_levels": [50, 25, 10, 0], "matched_levels": [50, 25, 10]}
+    all_levels = {**settings, "plain_levels": [50, 25, 10], "matched_levels": [50, 25, 10],
+                  "emptied": settings["groups"]}  # fmt: skip
     arms = [cut.arm for cut in cuts.all_cuts(all_levels)]
-    assert len(arms) == len(set(arms)) == 1 + 6 * 7 + 2 and arms[0] == "full" and "ocrvqa-10-matched" in arms
+    assert len(arms) == len(set(arms)) == 1 + 6 * 7 + 1 and arms[0] == "full" and "ocrvqa-10-matched" in arms
     with pytest.raises(UserError, match="`several` names 1 task groups"):
         cuts.all_cuts({**settings, "several": ["okvqa"]})

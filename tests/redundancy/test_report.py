@@ -22,8 +22,9 @@ def rate(arm, name):
 def results(settings):
     noisy = made_up(settings, rate)
     for result in (r for r in noisy if r["name"].startswith("full/")):  # full runs 5 points apart
+        right = 46 + 3 * result["seed"]
         for said in result["scores"].values():
-            said[: result["seed"]] = [0.0] * result["seed"]
+            said[:] = [1.0] * right + [0.0] * (len(said) - right)
     return noisy
 
 
@@ -45,8 +46,10 @@ def test_an_arm_s_name_tells_what_it_is(settings):
 
 def test_changes_are_paired_by_seed(results, settings):
     table = report.changes(report.scores(results))
-    for arm, name in (("okvqa-25", "knowledge"), ("gqa-25-matched", "where"), ("several-25", "ocr")):
-        pairs = [mean(results, f"{arm}/seed{s}", name) - mean(results, f"full/seed{s}", name) for s in settings["seeds"]]
+    for arm, name in (("okvqa-25", "knowledge"), ("gqa-25-matched", "where"), ("several-25-matched", "ocr")):
+        pairs = [
+            mean(results, f"{arm}/seed{s}", name) - mean(results, f"full/seed{s}", name) for s in settings["seeds"]
+        ]
         assert table.loc[arm, name] == pytest.approx(np.mean(pairs))
     assert table.loc["full"].abs().max() == 0
 
@@ -63,22 +66,24 @@ def test_the_band_of_noise_tells_a_planted_loss_from_the_rest(results):
 def test_noise_is_that_of_the_full_runs(results, settings):
     noise = report.noise(report.scores(results))
     runs_ = [mean(results, f"full/seed{s}", "ocr") for s in settings["full_seeds"]]
-    assert noise.loc["ocr", "sd"] == pytest.approx(np.std(runs_, ddof=1)) and noise.loc["ocr", "runs"] == 5
+    assert noise.loc["ocr", "sd"] == pytest.approx(np.std(runs_, ddof=1)) and noise.loc["ocr", "runs"] == len(runs_)
     assert (noise.loc["ocr", "worst"], noise.loc["ocr", "best"]) == (min(runs_), max(runs_))
 
 
 def test_curves_and_contrasts(results, evidence, settings):
-    curve = report.curves(evidence, "okvqa")
+    curve = report.curves(evidence, "ocrvqa")
     assert list(zip(curve["way"], curve["percent"], strict=True)) == [
         ("plain", 100), ("plain", 25), ("plain", 0), ("exposure-matched", 100), ("exposure-matched", 25)
     ]  # fmt: skip
     assert ((curve["low"] <= curve["value"]) & (curve["value"] <= curve["high"])).all()
     changes = report.own_changes(evidence, GROUPS).set_index(["group", "percent", "way"])
-    assert changes.loc[("okvqa", 25, "plain"), "high"] < -30 and changes["seeds"].eq(3).all()
+    assert changes.loc[("okvqa", 25, "plain"), "high"] < -20 and changes["seeds"].eq(3).all()
     table = report.changes(report.scores(results))
-    assert changes.loc[("gqa", 0, "plain"), "value"] == pytest.approx(table.loc["gqa-0", ["spatial", "neighbour"]].mean())
+    assert changes.loc[("vqav2", 0, "plain"), "value"] == pytest.approx(
+        table.loc["vqav2-0", list(cuts.group("vqav2").own)].mean()
+    )
     given = report.repeats(evidence, GROUPS).set_index("group")
-    assert given.loc["okvqa", "low"] > 30 and abs(given.loc["gqa", "value"]) < 5
+    assert given.loc["okvqa", "low"] > 20 and abs(given.loc["gqa", "value"]) < 5
     assert given.loc["okvqa", "value"] == pytest.approx(
         changes.loc[("okvqa", 25, "exposure-matched"), "value"] - changes.loc[("okvqa", 25, "plain"), "value"]
     )
@@ -109,7 +114,7 @@ def test_pictures_show_what_the_tables_say(results, evidence):
     words = [text.get_text() for text in first.texts]
     assert len(words) == table.size and f"{table.loc['okvqa', 'knowledge']:+.0f}" in words
     assert len(first.patches) == len(cuts.TRAINED), "own benchmarks are framed"
-    figures.pruning(second, report.curves(evidence, "okvqa"), [80.0, 82.0], "okvqa")
+    figures.pruning(second, report.curves(evidence, "ocrvqa"), [80.0, 82.0], "ocrvqa")
     assert [tick.get_text() for tick in second.get_xticklabels()] == ["100 %", "25 %", "0 %"]
     figures.side_by_side(third, report.own_changes(evidence, GROUPS), 25, GROUPS)
     figures.own_and_mean(fourth, report.beside_the_mean(frame, GROUPS, 25))
