@@ -47,7 +47,9 @@ def heat(ax: Axes, table: DataFrame, beyond: DataFrame, title: str) -> None:
             text.set(weight="bold", color="#000000")
     for row, name in enumerate(table.index):
         for own in cuts.group(name).own:
-            ax.add_patch(Rectangle((list(table.columns).index(own), row), 1, 1, fill=False, linewidth=2))
+            ax.add_patch(
+                Rectangle((list(table.columns).index(own), row), 1, 1, fill=False, edgecolor="#000000", linewidth=2)
+            )
     ax.set(title=title, xlabel="", ylabel="")
     ax.tick_params(axis="x", rotation=45)
     ax.tick_params(axis="y", rotation=0)
@@ -79,4 +81,4 @@ def own_and_mean(ax: Axes, table: DataFrame) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlabel("points against full")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))

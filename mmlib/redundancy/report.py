@@ -60,7 +60,7 @@ def matrix(frame: DataFrame, percent: int, way: str, groups: list[str]) -> tuple
     import numpy
 
     part = frame[(frame["percent"] == percent) & (frame["way"] == way) & frame["group"].isin(groups)]
-    order = list(noise(frame).index)
+    order = [*TRAINED, *(name for name in noise(frame).index if name not in TRAINED)]  # own ones on the diagonal
     arms = [f"{name}-{percent}{cuts.MATCHED if way == WAYS[True] else ''}" for name in groups]
     table = changes(frame).loc[arms, order].set_axis(groups)
     band = 2 * noise(frame)["sd"] * numpy.sqrt(2 / part["seed"].nunique())
