@@ -412,7 +412,7 @@ class RedundancyCuts:
     matched_levels: list[int]
     several: list[str]
     several_level: int
-    emptied: list[str]
+    emptied: str
     seeds: list[int]
     full_seeds: list[int]
 
