@@ -39,7 +39,7 @@ def look_up(attention: Attention, x: Tensor, keys: Tensor, values: Tensor, mask:
 
 @dataclass
 class Cache:
-    """Stored keys and values per layer, (R, heads, slots, D / heads), and which slots may be looked at, bool (R, slots).
+    """Stored keys and values per layer, (R, heads, slots, D / heads); which slots may be looked at, bool (R, slots).
 
     `seen`: keys and values of the pictures per layer, (B, heads, s, D / heads); R = B x Q rows, Q about each of B.
     """
@@ -51,6 +51,7 @@ class Cache:
     used: int = 0
 
 
+@torch.inference_mode()
 def picture_keys(model: Jade, seen: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Cross-attention's keys and values of pictures (B, s, D), per layer: made once per box."""
     return [keys_values(layer.cross["shared"], seen) for layer in model.layers]

@@ -54,7 +54,9 @@ class Oracle:
         found = [o.box for o in scene.objects if draw.random() >= self.miss]
         empty = sorted(set(range(9)) - {o.cell for o in scene.objects})
         found += [plate_box(cell, (0, 0)) for cell in empty if draw.random() < self.invent]
-        moved = [tuple(int(v) for v in np.asarray(box) + draw.integers(-self.jitter, self.jitter + 1, 4)) for box in found]
+        moved = [
+            tuple(int(v) for v in np.asarray(box) + draw.integers(-self.jitter, self.jitter + 1, 4)) for box in found
+        ]
         return sorted((Box(box, float(draw.random())) for box in moved), key=lambda box: (-box.score, box.corners))
 
 

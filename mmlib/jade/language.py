@@ -84,7 +84,8 @@ KINDS = {
                _some, _each("noun")),
     "exist": Kind("is there a {noun} ?", ("do you see any {noun} here", "{noun} : yes or no ?"),
                   _always, _yes_if(_some)),
-    "match": Kind("is the {noun} on {colour} ?", ("do you see the {noun} on {colour}", "{noun} on {colour} : yes or no ?"),
+    "match": Kind("is the {noun} on {colour} ?",
+                  ("do you see the {noun} on {colour}", "{noun} on {colour} : yes or no ?"),
                   _named, _yes_if(_some)),
 }  # fmt: skip
 BY_TYPE = {"what": ("thing", "color"), "how": ("count", "size"), "where": ("place",), "other": ("on",),
@@ -156,7 +157,9 @@ def _gaps(wording: str) -> list[str]:
 @cache
 def patterns() -> dict[str, re.Pattern[str]]:
     """Kind -> a pattern that reads the fields out of a question of the annotated corpus."""
-    return {kind: re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\S+)", re.escape(k.wording))) for kind, k in KINDS.items()}
+    return {
+        kind: re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\S+)", re.escape(k.wording))) for kind, k in KINDS.items()
+    }
 
 
 def understand(question: str) -> tuple[str, Fields] | None:

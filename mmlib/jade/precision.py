@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from math import log2
 from typing import Any
 
@@ -76,7 +77,7 @@ def bands(rows: list[Row], raw: list[Row]) -> dict[str, list[Row]]:
     """Rows by how frequent their answer is in the raw set."""
     counted = Counter(row["answer"] for row in raw)
     limits = [0.0, *BANDS, 1.0]
-    groups: dict[str, list[Row]] = {f"{low:g}-{high:g}": [] for low, high in zip(limits, limits[1:], strict=False)}
+    groups: dict[str, list[Row]] = {f"{low:g}-{high:g}": [] for low, high in pairwise(limits)}
     names = list(groups)
     for row in rows:
         share = counted[row["answer"]] / len(raw)
@@ -85,7 +86,7 @@ def bands(rows: list[Row], raw: list[Row]) -> dict[str, list[Row]]:
 
 
 def report(kept: list[Row], raw: list[Row]) -> dict[str, Any]:
-    """Numbers of one arm: kept share, precision, standardised precision, what is wrong, entropies, share kept of each."""
+    """Numbers of an arm: kept share, precision, what is wrong, share kept of each verdict, entropies."""
     verdicts = Counter(row["verdict"] for row in kept)
     before = Counter(row["verdict"] for row in raw)
     return {

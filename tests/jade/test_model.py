@@ -67,7 +67,9 @@ def test_what_is_masked_and_what_is_asked(maker):
     closing = [one.labels[-1] for one in asked]
     assert words.answer in closing and IGNORED in closing
     answered = [maker.answer(said, BOX, "large dog", draw) for _ in range(400)]
-    assert all([label for label in one.labels if label != IGNORED] == [*words.ids("yes"), words.sep] for one in answered)
+    assert all(
+        [label for label in one.labels if label != IGNORED] == [*words.ids("yes"), words.sep] for one in answered
+    )
     assert all(words.number["yes"] not in one.prompt and words.hidden in one.prompt for one in answered)
     assert all(words.number["yes"] in one.prompt for one in asked)
     given = [token for one in answered for token in one.target[-2:]]
