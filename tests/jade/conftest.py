@@ -8,12 +8,13 @@ import torch
 from mmlib.jade import corpora
 from mmlib.jade.batches import Maker
 from mmlib.jade.model import Jade, Shape
-from mmlib.jade.tokens import Words
+from mmlib.jade.tokens import Words, first_word
 from mmlib.jade.training import FILTER_SHAPE
 from mmlib.models.clip import build_clip
 from tests.world.conftest import renderer as renderer  # the fixture
 
 SIDE = 72
+ENDS = 1.5  # how much likelier than other words the ends of texts are
 
 
 def louder(model, amount=0.15, seed=1):
@@ -29,7 +30,11 @@ def small_model(shape, seed=0):
 
     words = Words(SIDE)
     clip = build_clip(build_tokenizer(SIDE), 32, 3, 21, seed)
-    return louder(Jade(clip, len(words), words.pad, shape, seed))
+    model = louder(Jade(clip, len(words), words.pad, shape, seed))
+    with torch.no_grad():  # plain words, and texts that end: of random weights alone none would
+        model.bias[: first_word(SIDE)] -= 10
+        model.bias[[words.sep, words.answer]] += 10 + ENDS
+    return model
 
 
 @pytest.fixture(scope="session")

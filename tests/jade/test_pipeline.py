@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.formats.reading import Skips
-from mmlib.jade import dataset, filtering, generate
+from mmlib.jade import dataset, filtering, generate, language
 from mmlib.jade.filtering import Counts
 from tests.jade import pipeline
 from tests.jade.conftest import SIDE
@@ -31,7 +34,7 @@ def files(root):
 def test_killed_generation_goes_on_and_ends_with_the_same_bytes(tmp_path, made):
     code = "import sys; from tests.jade.pipeline import run; run(sys.argv[1])"
     here = Path(__file__).parents[2]
-    job = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**__import__("os").environ,
+    job = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**os.environ,
                            "SHARD_SLEEP": "0.7"}, cwd=here, stderr=subprocess.DEVNULL)  # fmt: skip
     deadline = time.time() + 120
     while not files(tmp_path) and time.time() < deadline:
@@ -74,18 +77,21 @@ def test_a_shard_of_other_pictures_is_refused(tmp_path):
 
 @pytest.fixture
 def exported(tmp_path, made, filter_model, maker):
-    """Rows of every picture; an untrained filter agrees with little, so that every second row is agreed to."""
+    """Every second row says what is true, as a trained pair of models would: untrained ones never agree."""
     names, images = list(made), [pipeline.kit()[2][name].image for name in made]
     rows = {name: dataset.questions_of(made[name]) for name in names}
-    import numpy as np
-
+    scenes, draw = {scene.id: scene for scene in pipeline.SCENES}, random.Random(0)
     answers = generate.answer_questions(
         filter_model, maker, np.stack(images), [[r["question"] for r in rows[n]] for n in names]
     )
     for name, given in zip(names, answers, strict=True):
         assert len(given) == len(rows[name])
         for number, (row, (text, _)) in enumerate(zip(rows[name], given, strict=True)):
-            row["filter_answer"] = row["answer"] if number % 2 else text
+            row["filter_answer"] = text
+            if number % 2:
+                said = language.ask_type(scene := scenes[name], scene.objects[0], row["type"], draw)
+                row |= {"question": said.question, "answer": said.answer, "filter_answer": said.answer, "ended": True,
+                        "prob": 0.5}  # fmt: skip
     counts = Counts()
     kept = list(
         filtering.stream(rows.items(), [filtering.unique(), filtering.sanity(), filtering.consistency()], counts)
