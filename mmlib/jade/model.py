@@ -1,0 +1,161 @@
+"""The vision-language decoder: CLIP's tokens of a picture (with a box drawn in), [target ; prompt] above them.
+
+A target sees its past and the prompt, a prompt sees only itself: nothing of the prompt changes while a target grows.
+Layers, mask and visual tokens are those of the group's code, which `mmlib.vlab.multimodal` has. A filter is the same
+class without boxes.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmlib.errors import UserError
+from mmlib.vlab.multimodal import EPS, Layer, VisualTokens, sequence_mask
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+LENGTH = 40  # longest target or prompt
+IGNORED = -100
+TASKS = ("question", "answer", "caption")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a model and what it is told of a box: the region-mask embedding, and location tokens (in the prompt)."""
+
+    width: int = 96
+    layers: int = 3
+    heads: int = 4
+    region: bool = True
+    places: bool = True
+
+
+class RegionVision(nn.Module):
+    """CLIP's first blocks, frozen, with a box as a second picture through a patch embedding of its own.
+
+    Pixels inside and outside a box become one of two learned colors; their patch embedding is added to the picture's
+    before CLS and positions. The outputs of the first and of the last block used stand side by side: the first still
+    tells where a patch was (see mmlib/models/llava.py).
+    """
+
+    def __init__(self, clip: CLIPModel, region: bool) -> None:
+        super().__init__()
+        self.vision = copy.deepcopy(clip.vision_model).requires_grad_(False)
+        config = self.vision.config
+        self.depth = max(1, config.num_hidden_layers - 1)
+        self.seen = 2 * config.hidden_size
+        self.region_embed = nn.Parameter(3**-0.5 * torch.randn(2, 3)) if region else None
+        side = config.patch_size
+        self.region_patch = nn.Conv2d(3, config.hidden_size, side, side, bias=False) if region else None
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Patch embeddings (N, W, h, w) of pictures (N, 3, H, W): the part that no box changes."""
+        return self.vision.embeddings.patch_embedding(pixels)
+
+    def forward(self, patches: Tensor, region: Tensor | None = None) -> Tensor:
+        """Tokens (B, N + 1, 2 W).
+
+        Args:
+            patches: (B, W, h, w); region: bool (B, H, W), True inside the box.
+        """
+        parts = self.vision.embeddings
+        if self.region_patch is not None:
+            colours = self.region_embed[region.long()].permute(0, 3, 1, 2)  # (B, 3, H, W)
+            patches = patches + self.region_patch(colours)
+        x = patches.flatten(2).transpose(1, 2)
+        start = parts.class_embedding.expand(len(x), 1, -1)
+        x = torch.cat([start, x], 1) + parts.position_embedding.weight
+        x, seen = self.vision.pre_layrnorm(x), []
+        for layer in self.vision.encoder.layers[: self.depth]:
+            x = layer(x, None)
+            seen.append(x)
+        return torch.cat([seen[0], seen[-1]], -1)
+
+
+class Jade(nn.Module):
+    """Generator or filter.
+
+    Args:
+        vocabulary: number of words; pad: id of padding.
+    """
+
+    def __init__(self, clip: CLIPModel, vocabulary: int, pad: int, shape: Shape, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.shape, self.pad = shape, pad
+        self.look = RegionVision(clip, shape.region)
+        self.tokens = VisualTokens(self.look.seen, shape.width, frame_embedding=False)
+        # Names with `embed`: mmlib.models.optimizer leaves those to AdamW.
+        self.word_embed = nn.Embedding(vocabulary, shape.width)
+        self.place_embed = nn.Embedding(LENGTH, shape.width)  # a prompt counts from 0 again
+        self.kind_embed = nn.Embedding(2, shape.width)  # target, prompt
+        for table in (self.word_embed, self.place_embed, self.kind_embed):
+            nn.init.normal_(table.weight, std=0.02)
+        self.norm = nn.LayerNorm(shape.width, EPS)
+        self.layers = nn.ModuleList([Layer(shape.width, shape.heads, "single") for _ in range(shape.layers)])
+        self.dense, self.head_norm = nn.Linear(shape.width, shape.width), nn.LayerNorm(shape.width, EPS)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def see(self, patches: Tensor, region: Tensor | None = None) -> Tensor:
+        """Keys for cross-attention: (B, N + 1, D)."""
+        return self.tokens(self.look(patches, region)[:, None])
+
+    def embed(self, ids: Tensor, kind: int, places: Tensor | None = None) -> Tensor:
+        """(…, n) -> (…, n, D); kind 0 target, 1 prompt; places count from 0 unless they are given."""
+        if ids.shape[-1] > LENGTH:
+            raise UserError(f"a text of {ids.shape[-1]} tokens", f"shorten it to {LENGTH}")
+        where = self.place_embed.weight[: ids.shape[-1]] if places is None else self.place_embed(places)
+        return self.norm(self.word_embed(ids) + where + self.kind_embed.weight[kind])
+
+    def logits(self, h: Tensor) -> Tensor:
+        """Word scores; the decoder is the word embedding."""
+        h = self.head_norm(functional.gelu(self.dense(h)))
+        return functional.linear(h, self.word_embed.weight, self.bias)
+
+    def states(self, seen: Tensor, target: Tensor, prompt: Tensor) -> Tensor:
+        """Vectors of the target's tokens (B, Q, n, D): Q targets (B, Q, n) with prompts (B, Q, m) about each of B."""
+        n = target.shape[-1]
+        flat_target, flat_prompt = target.flatten(0, 1) != self.pad, prompt.flatten(0, 1) != self.pad
+        mask = sequence_mask(flat_target, flat_prompt, torch.ones(len(flat_target), dtype=torch.bool))
+        h = torch.cat([self.embed(target, 0), self.embed(prompt, 1)], 2)
+        for layer in self.layers:
+            h = layer(h, mask, {"image": seen})
+        return h[:, :, :n]
+
+    def forward(
+        self,
+        target: Tensor,
+        prompt: Tensor,
+        labels: Tensor,
+        task: Tensor,
+        pixels: Tensor | None = None,
+        region: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss: the mean over the tasks in the batch of each task's mean cross-entropy, `(L_q + L_a + L_c) / 3`.
+
+        Args:
+            target, prompt: ids (B, Q, n) and (B, Q, m); labels: (B, Q, n), -100 where nothing is asked.
+            task: index in `TASKS` of each of the Q columns (Q,).
+            pixels: (B, 3, H, W), region: bool (B, H, W); or features (B, N + 1, 2 W) that were made before.
+        """
+        seen = self.tokens(features[:, None]) if features is not None else self.see(self.look.patches(pixels), region)
+        h, asked = self.states(seen, target, prompt), labels != IGNORED
+        losses = functional.cross_entropy(self.logits(h[asked]), labels[asked], reduction="none")
+        owners = task.expand_as(labels[..., 0])[..., None].expand_as(labels)[asked]
+        return {"loss": torch.stack([losses[owners == one].mean() for one in owners.unique()]).mean()}
+
+
+def regions(boxes: list[tuple[int, int, int, int]], side: int) -> Tensor:
+    """bool (B, side, side): True inside each box x0 y0 x1 y1 (x1 and y1 outside)."""
+    table = torch.tensor(boxes)
+    along = torch.arange(side)
+    inside = (along >= table[:, [0, 1], None]) & (along < table[:, [2, 3], None])  # (B, 2, side): x, y
+    return inside[:, 1, :, None] & inside[:, 0, None, :]
