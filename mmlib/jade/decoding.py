@@ -159,8 +159,9 @@ def decode(
     top: int = 1,
     uniforms: Tensor | None = None,
     allow_end: bool = True,
+    most: int = MOST,
 ) -> Decoded:
-    """Texts of R rows behind `[CLS]` (or behind longer prefixes) up to `end`, at most `MOST` tokens.
+    """Texts of R rows behind `[CLS]` (or behind longer prefixes) up to `end`, at most `most` tokens.
 
     Args:
         seen: from `picture_keys`; prompts: (R, m); prefix: (R, n), padded on the right.
@@ -170,21 +171,21 @@ def decode(
     prefix = torch.full((rows, 1), words.cls) if prefix is None else prefix
     lengths = (prefix != words.pad).sum(1)
     with torch.inference_mode():
-        cache = new_cache(model, seen, prompts, prefix.shape[1] + MOST + 2)
+        cache = new_cache(model, seen, prompts, prefix.shape[1] + most + 2)
         # All but the last token of each prefix: that one goes in with the first step.
         last = prefix.gather(1, lengths[:, None] - 1)[:, 0]
         if prefix.shape[1] > 1:
             extend(model, cache, prefix.scatter(1, lengths[:, None] - 1, words.pad)[:, :-1])
-        return _loop(model, words, cache, last, lengths - 1, end, top, uniforms, allow_end)
+        return _loop(model, words, cache, last, lengths - 1, end, top, uniforms, allow_end, most)
 
 
 def _loop(
     model: Jade, words: Words, cache: Cache, last: Tensor, places: Tensor, end: int, top: int,
-    uniforms: Tensor | None, allow_end: bool,
+    uniforms: Tensor | None, allow_end: bool, most: int,
 ) -> Decoded:  # fmt: skip
     alive = torch.ones(len(last), dtype=torch.bool)
     tokens, chances, running = [], [], []
-    for turn in range(MOST):
+    for turn in range(most):
         scores = step(model, cache, last, places + turn, words.mask)
         uniform = None if uniforms is None else uniforms[:, turn]
         last = choose(scores, top, uniform, [words.sep, words.answer], allow_end)

@@ -15,7 +15,7 @@ from mmlib.jade.tokens import Words
 
 def greedy(
     model: Jade, words: Words, pixels: Tensor, region: Tensor | None, prompts: Tensor, *, end: int,
-    prefix: list[list[int]] | None = None,
+    prefix: list[list[int]] | None = None, most: int = MOST,
 ) -> list[list[int]]:  # fmt: skip
     """Greedy texts of R rows behind their prefixes, each row with a picture of its own.
 
@@ -25,7 +25,7 @@ def greedy(
     rows = len(prompts)
     said = prefix or [[words.cls] for _ in range(rows)]
     start, alive = len(said[0]), [True] * rows
-    for _ in range(MOST):
+    for _ in range(most):
         target = torch.tensor([[*row, words.mask] for row in said])
         with torch.inference_mode():
             seen = model.see(model.look.patches(pixels), region)
