@@ -1,0 +1,89 @@
+"""Runs of the redundancy study, and their evidence.
+
+One run is one target of `mmlib.tive.target`: the aligned LLaVA tuned on the rows that a cut leaves, in as many steps as
+on the full mixture. Runs are paired by seed: it decides the order of the records, the rehearsals and what a cut leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmlib.errors import UserError
+from mmlib.evidence import Evidence
+from mmlib.redundancy import cuts
+from mmlib.world.benchmarks import BENCHMARKS
+
+Result = dict[str, Any]
+STUDY, STAGE = "redundancy", "redundancy-cuts"
+TRAINED = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.trained)
+
+
+def shards(settings: dict[str, Any], recipe: dict[str, Any], rows: list[int], labels: list[str]) -> list[Result]:
+    """A shard per cut and seed, for `target.evaluate`; the full mixture has more seeds, for the band of noise."""
+    if missing := set(settings["seeds"]) - set(settings["full_seeds"]):
+        raise UserError(f"seeds {sorted(missing)} have no run on the full mixture", "add them to `full_seeds`")
+    return [
+        {"name": f"{cut.arm}/seed{seed}", "seed": seed, "rows": cuts.remaining(cut, rows, labels, seed),
+         "recipe": recipe}
+        for cut in cuts.all_cuts(settings)
+        for seed in settings["seeds" if cut.groups else "full_seeds"]
+    ]  # fmt: skip
+
+
+def arm_of(result: Result) -> str:
+    """Name of the cut, from the run's name."""
+    return result["name"].partition("/")[0]
+
+
+def as_evidence(results: list[Result], settings: dict[str, Any], chance: dict[str, float]) -> dict[str, Any]:
+    """Per item the scores that the claims compare, of every seed.
+
+    `own_<group>`: the group's own benchmarks. `own`, `other`: over all groups, each cut alone. An item of `own` is
+    answered by the runs that cut its own group; one of `other` by those that cut another one, as the mean over them.
+    `mean`: all benchmarks that the pool trains, also of the runs that cut several groups at once.
+    """
+    by_arm: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for result in results:
+        by_arm.setdefault(arm_of(result), {})[result["seed"]] = result["scores"]
+    made, items = Evidence(STUDY, STAGE), len(results[0]["scores"][TRAINED[0]])
+    groups = [cuts.group(name) for name in settings["groups"]]
+    for group in groups:
+        _declare(made, f"own_{group.name}", group.own, items, settings["items"], chance)
+        for arm in [cuts.FULL, *(arm for arm in by_arm if arm.startswith(f"{group.name}-"))]:
+            _add(made, f"own_{group.name}", arm, by_arm[arm], group.own)
+    _declare(made, "mean", TRAINED, items, settings["items"], chance)
+    for arm in by_arm:
+        _add(made, "mean", arm, by_arm[arm], TRAINED)
+    _add_pooled(made, groups, by_arm, items, settings, chance)
+    return made.as_dict()
+
+
+def _declare(
+    made: Evidence, metric: str, names: tuple[str, ...], items: int, asked: int, chance: dict[str, float]
+) -> None:
+    """A metric over the items of some benchmarks; ids carry the benchmark, within which they are resampled."""
+    made.units(metric, [f"{name}/{i:04d}" for name in names for i in range(items)], asked=asked * len(names))
+    floor = sum(chance[name] for name in names) / len(names)
+    made.metric(metric, units=metric, higher_is_better=True, floor=floor)
+
+
+def _add(made: Evidence, metric: str, arm: str, runs: dict[int, dict], names: tuple[str, ...]) -> None:
+    for seed, scores in runs.items():
+        made.add(metric, arm=arm, seed=seed, values=[value for name in names for value in scores[name]])
+
+
+def _add_pooled(
+    made: Evidence, groups: list[cuts.Group], by_arm: dict, items: int, settings: dict[str, Any], chance: dict
+) -> None:
+    ways = [str(level) for level in settings["plain_levels"]]
+    ways += [f"{level}{cuts.MATCHED}" for level in settings["matched_levels"]]
+    for metric, owned in (("own", True), ("other", False)):
+        judges = {name: [g.name for g in groups if (name in g.own) == owned] for name in TRAINED}
+        names = tuple(name for name in TRAINED if judges[name])
+        _declare(made, metric, names, items, settings["items"], chance)
+        _add(made, metric, cuts.FULL, by_arm[cuts.FULL], names)
+        for way in ways:
+            for seed in settings["seeds"]:
+                runs = {name: [by_arm[f"{g}-{way}"][seed][name] for g in judges[name]] for name in names}
+                values = [round(sum(said) / len(said), 5) for name in names for said in zip(*runs[name], strict=True)]
+                made.add(metric, arm=f"cut-{way}", seed=seed, values=values)
