@@ -404,6 +404,26 @@ class Tive:
 
 
 @dataclass(frozen=True)
+class RedundancyCuts:
+    """Stage `redundancy-cuts`: task groups, shares of their records that are kept (percent), seeds; recipe of `Tive`."""
+
+    groups: list[str]
+    plain_levels: list[int]
+    matched_levels: list[int]
+    several: list[str]
+    several_level: int
+    seeds: list[int]
+    full_seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """The study of redundant tasks."""
+
+    cuts: RedundancyCuts
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -414,6 +434,7 @@ class Params:
     survey_llm: SurveyLlm
     survey_vlp: SurveyVlp
     tive: Tive
+    redundancy: Redundancy
 
 
 def read_yaml(path: Path | str) -> Any:

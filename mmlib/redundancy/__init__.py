@@ -1,5 +1,5 @@
 """Redundancy: which tasks of the instruction pool can lose most of their records. Import from the module that owns it:
 
-`cuts` (task groups, which records a cut leaves, how often a run sees them) · `runs` (what is trained, evidence) ·
+`cuts` (task groups, which records a cut leaves) · `runs` (what is trained and how often it is shown, evidence) ·
 `report` (tables of the report) · `figures` (its pictures).
 """

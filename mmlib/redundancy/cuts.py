@@ -10,12 +10,11 @@ shows what a task loses when it is shown less, the second whether its records we
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 from mmlib.errors import UserError
-from mmlib.models import clip
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ GROUPS = (
     Group("grounding", ("refcoco", "vg"), ("referring",), "boxes of phrases, phrases of boxes"),
     Group("ocrvqa", ("ocrvqa",), ("ocr",), "the word on the sign"),
 )
+TRAINED = tuple(name for group in GROUPS for name in group.own)  # all that the pool trains, a test says
 FULL, SEVERAL, MATCHED = "full", "several", "-matched"
 
 
@@ -55,6 +55,11 @@ class Cut:
             return FULL
         name = self.groups[0] if len(self.groups) == 1 else SEVERAL
         return f"{name}-{self.percent}{MATCHED if self.matched else ''}"
+
+
+def arm_of(run: str) -> str:
+    """`okvqa-25/seed0` -> `okvqa-25`."""
+    return run.partition("/")[0]
 
 
 def group(name: str) -> Group:
@@ -107,16 +112,3 @@ def part(rows: list[int], cut: Cut, name: str, seed: int) -> list[int]:
     drawn = random.Random(f"cut/{seed}/{name}").sample(rows, len(rows))
     count = max(round(cut.percent / 100 * len(rows)), 1 if cut.percent else 0)
     return [drawn[i % count] for i in range(len(rows))] if cut.matched else drawn[:count]
-
-
-def exposures(rows: list[int], labels: list[str], recipe: dict[str, Any], seed: int) -> dict[str, dict[str, int]]:
-    """Per group: `records` that are different, and how often a run `shows` one of them.
-
-    Args:
-        rows: what the run trains on, in order (`remaining`); recipe: its steps, rehearsals and batch size.
-    """
-    of = {label: g.name for g in GROUPS for label in g.labels}
-    count = (recipe["steps"] - recipe["rehearsed"]) * recipe["batch"]
-    shown = Counter(of.get(labels[rows[i]]) for i in clip.epochs(len(rows), count, seed))  # as stage 2 draws them
-    different = Counter(of.get(labels[row]) for row in set(rows))
-    return {g.name: {"records": different[g.name], "shows": shown[g.name]} for g in GROUPS}

@@ -6,16 +6,17 @@ on the full mixture. Runs are paired by seed: it decides the order of the record
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from mmlib.errors import UserError
 from mmlib.evidence import Evidence
+from mmlib.models import clip
 from mmlib.redundancy import cuts
-from mmlib.world.benchmarks import BENCHMARKS
+from mmlib.redundancy.cuts import TRAINED, arm_of
 
 Result = dict[str, Any]
 STUDY, STAGE = "redundancy", "redundancy-cuts"
-TRAINED = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.trained)
 
 
 def shards(settings: dict[str, Any], recipe: dict[str, Any], rows: list[int], labels: list[str]) -> list[Result]:
@@ -30,9 +31,17 @@ def shards(settings: dict[str, Any], recipe: dict[str, Any], rows: list[int], la
     ]  # fmt: skip
 
 
-def arm_of(result: Result) -> str:
-    """Name of the cut, from the run's name."""
-    return result["name"].partition("/")[0]
+def exposures(rows: list[int], labels: list[str], recipe: dict[str, Any], seed: int) -> dict[str, dict[str, int]]:
+    """Per group: `records` that are different, and how often a run `shows` one of them.
+
+    Args:
+        rows: what the run trains on, in order (`remaining`); recipe: its steps, rehearsals and batch size.
+    """
+    of = {label: g.name for g in cuts.GROUPS for label in g.labels}
+    count = (recipe["steps"] - recipe["rehearsed"]) * recipe["batch"]
+    shown = Counter(of.get(labels[rows[i]]) for i in clip.epochs(len(rows), count, seed))  # as stage 2 draws them
+    different = Counter(of.get(labels[row]) for row in set(rows))
+    return {g.name: {"records": different[g.name], "shows": shown[g.name]} for g in cuts.GROUPS}
 
 
 def as_evidence(results: list[Result], settings: dict[str, Any], chance: dict[str, float]) -> dict[str, Any]:
@@ -40,11 +49,11 @@ def as_evidence(results: list[Result], settings: dict[str, Any], chance: dict[st
 
     `own_<group>`: the group's own benchmarks. `own`, `other`: over all groups, each cut alone. An item of `own` is
     answered by the runs that cut its own group; one of `other` by those that cut another one, as the mean over them.
-    `mean`: all benchmarks that the pool trains, also of the runs that cut several groups at once.
+    `mean`: all benchmarks that the pool trains, of the runs that cut several groups at once.
     """
     by_arm: dict[str, dict[int, dict[str, list[float]]]] = {}
     for result in results:
-        by_arm.setdefault(arm_of(result), {})[result["seed"]] = result["scores"]
+        by_arm.setdefault(arm_of(result["name"]), {})[result["seed"]] = result["scores"]
     made, items = Evidence(STUDY, STAGE), len(results[0]["scores"][TRAINED[0]])
     groups = [cuts.group(name) for name in settings["groups"]]
     for group in groups:
@@ -52,7 +61,7 @@ def as_evidence(results: list[Result], settings: dict[str, Any], chance: dict[st
         for arm in [cuts.FULL, *(arm for arm in by_arm if arm.startswith(f"{group.name}-"))]:
             _add(made, f"own_{group.name}", arm, by_arm[arm], group.own)
     _declare(made, "mean", TRAINED, items, settings["items"], chance)
-    for arm in by_arm:
+    for arm in [cuts.FULL, *(arm for arm in by_arm if arm.startswith(f"{cuts.SEVERAL}-"))]:
         _add(made, "mean", arm, by_arm[arm], TRAINED)
     _add_pooled(made, groups, by_arm, items, settings, chance)
     return made.as_dict()
