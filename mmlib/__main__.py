@@ -26,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--script", action="store_true", help="run the notebook's code as a plain script, without Jupyter")
     command("env", "distil requirements.lock into results/env/")
     ledger = command("ledger", "compute every claim's verdict from the evidence")
+    ledger.add_argument("--study", default="", help="the verdicts of one study alone")
+    ledger.add_argument("--join", action="store_true", help="put the studies' verdicts together, as they are")
     ledger.add_argument("--check", action="store_true", help="recompute and compare with the committed ledger")
     publish = command("publish", "copy executed notebooks to reports/, render LEDGER.md and the README")
     publish.add_argument("--timings", action="store_true", help="also keep how long each stage's last run took")
@@ -56,9 +58,7 @@ def _dispatch(arguments: argparse.Namespace, root: Path) -> None:
 
             distil(root)
         case "ledger":
-            from mmlib import ledger
-
-            ledger.check(root) if arguments.check else ledger.write(root)
+            _ledger(root, arguments)
         case "publish":
             from mmlib import ledger, pipeline
 
@@ -71,6 +71,17 @@ def _dispatch(arguments: argparse.Namespace, root: Path) -> None:
             from mmlib.fsck import fsck
 
             fsck(root)
+
+
+def _ledger(root: Path, arguments: argparse.Namespace) -> None:
+    from mmlib import judging, ledger
+
+    if arguments.check:
+        ledger.check(root)
+    elif arguments.study:
+        judging.write_part(root, arguments.study)
+    else:
+        ledger.join(root) if arguments.join else ledger.write(root)
 
 
 def _notebooks(root: Path, fix: bool) -> None:

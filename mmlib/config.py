@@ -340,7 +340,7 @@ class SurveyVlp:
 
 @dataclass(frozen=True)
 class TiveRecipe:
-    """How a target is trained and tested, in the studies `tive` and `redundancy` alike; `mmlib.tive.target`."""
+    """How a target is trained and tested; `mmlib.tive.target`."""
 
     pool_share: float
     pool_seed: int
@@ -405,7 +405,7 @@ class Tive:
 
 @dataclass(frozen=True)
 class RedundancyCuts:
-    """Stage `redundancy-cuts`: task groups, shares of their records that are kept (percent), seeds; recipe of `Tive`."""
+    """Stage `redundancy-cuts`: task groups, shares of their records that are kept (percent), seeds."""
 
     groups: list[str]
     plain_levels: list[int]
@@ -413,7 +413,6 @@ class RedundancyCuts:
     several: list[str]
     several_level: int
     seeds: list[int]
-    full_seeds: list[int]
 
 
 @dataclass(frozen=True)

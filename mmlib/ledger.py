@@ -1,8 +1,4 @@
-"""Claims ledger: every card judged on evidence that still belongs to the code, and its pages.
-
-Evidence belongs to the present if dvc.lock says so: the file has the recorded MD5, and every recorded source,
-notebook and parameter of the stage that made it, and of the stages before that one, is what it was.
-"""
+"""Claims ledger: the verdicts of all studies in one file, and its pages."""
 
 from __future__ import annotations
 
@@ -12,94 +8,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmlib import claims, config, store
+from mmlib import claims, store
 from mmlib.claims import Card, Study
 from mmlib.errors import UserError
-from mmlib.verdicts import VERDICTS, judge
+from mmlib.judging import Row, compute, part
+from mmlib.verdicts import VERDICTS
 
 LEDGER, PAGE, README = "results/ledger.json", "reports/LEDGER.md", "README.md"
 TIMINGS = "reports/timings.json"
 MARKS = re.compile(r"(<!-- studies:begin[^>]*-->\n).*?(<!-- studies:end -->)", re.DOTALL)
-Row = dict[str, Any]
-
-
-class Lock:
-    """dvc.lock, and what moved since it was written."""
-
-    def __init__(self, root: Path) -> None:
-        path = root / "dvc.lock"
-        self.root = root
-        self.stages: dict[str, Any] = (config.read_yaml(path) or {}).get("stages", {}) if path.exists() else {}
-        self.made = {out["path"]: (name, out["md5"]) for name in self.stages for out in self._items(name, "outs")}
-        self._memory: dict[str, str] = {}
-
-    def state(self, card: Card) -> tuple[str, str]:
-        """(why the card's evidence is stale, "" if it is not; its recorded MD5).
-
-        The MD5 of the evidence, not of the code: a comment edit that leaves the evidence as it was must leave the
-        ledger as it was, once the stage has run again.
-        """
-        maker, recorded = self.made.get(card.evidence, ("", ""))
-        if maker != card.stage:
-            return f"dvc.lock records no run of {card.stage} that made {card.evidence}", ""
-        path = self.root / card.evidence
-        if not path.is_file():
-            return f"{card.evidence} is missing", recorded
-        if store.md5_file(path) != recorded:
-            return f"{card.evidence} was edited after the run that made it", recorded
-        return self.moved(card.stage), recorded
-
-    def moved(self, stage: str) -> str:
-        """The first dependency or parameter of a stage, or of one before it, that is not as recorded; else ""."""
-        if stage not in self._memory:
-            self._memory[stage] = ""  # a cycle, which DVC refuses anyway, must not hang us
-            self._memory[stage] = self._moved(stage)
-        return self._memory[stage]
-
-    def _moved(self, stage: str) -> str:
-        deps = self._items(stage, "deps")
-        for dep in deps:
-            if self._present(dep["path"], dep.get("md5")) != dep.get("md5"):
-                return f"{dep['path']} changed since {stage} ran"
-        for name, recorded in self.stages[stage].get("params", {}).get(config.PARAMS, {}).items():
-            if self._parameter(name) != recorded:
-                return f"parameter {name} changed since {stage} ran"
-        before = {maker for dep in deps for out, (maker, _) in self.made.items() if _overlap(dep["path"], out)}
-        return next(filter(None, map(self.moved, sorted(before))), "")
-
-    def _present(self, path: str, recorded: str | None) -> str | None:
-        """MD5 of a dependency now; for folders, and outputs not on disk (a clean clone), that of the last run."""
-        if (self.root / path).is_file():
-            return store.md5_file(self.root / path)
-        if path in self.made:
-            return self.made[path][1]
-        kept_out_of_git = path.split("/")[0] in ("data", "results")
-        return recorded if kept_out_of_git or (self.root / path).is_dir() else None
-
-    def _parameter(self, name: str) -> Any:
-        try:
-            return config.values(name, self.root)
-        except UserError:
-            return None
-
-    def _items(self, stage: str, kind: str) -> list[dict[str, Any]]:
-        return self.stages[stage].get(kind) or []
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
-
-
-def compute(root: Path) -> list[Row]:
-    """A row per card, studies by name, cards in the order of their file."""
-    lock, profile = Lock(root), config.load(root).profile
-    rows = []
-    for study in claims.load_all(root):
-        for card in study.claims:
-            stale, recorded = lock.state(card)
-            evidence = None if stale or card.not_attempted else store.read_json(root / card.evidence)
-            rows.append(judge(card, evidence, profile=profile, stale=stale, lock=recorded))
-    return rows
 
 
 def write(root: Path) -> None:
@@ -107,6 +24,14 @@ def write(root: Path) -> None:
     rows = compute(root)
     for path, text in _tables(rows).items():
         store.atomic_write(root / path, text)
+    print(f"ledger: {len(rows)} claims: {_counts(rows)}")
+
+
+def join(root: Path) -> None:
+    """Write results/ledger.json from the studies' own rows; a study that has not been judged here has none."""
+    parts = [root / part(each.study) for each in claims.load_all(root)]
+    rows = [row for path in parts if path.is_file() for row in store.read_json(path)]
+    store.write_json(root / LEDGER, rows)
     print(f"ledger: {len(rows)} claims: {_counts(rows)}")
 
 
@@ -149,9 +74,9 @@ def _first_difference(found: str, rows: list[Row]) -> str:
 
 
 def _tables(rows: list[Row]) -> dict[str, str]:
-    """The ledger, and a part for every study: its reports depend on that alone, not on what other studies claim."""
-    studies = sorted({row["study"] for row in rows})
-    parts = {f"results/{name}/summary_verdicts.json": [row for row in rows if row["study"] == name] for name in studies}
+    """The ledger, and a part for every study."""
+    names = sorted({row["study"] for row in rows})
+    parts = {part(name): [row for row in rows if row["study"] == name] for name in names}
     return {path: store.dump_json(part) for path, part in {LEDGER: rows, **parts}.items()}
 
 

@@ -30,25 +30,27 @@ def reproduce(root: Path, study: str = "", profile: str = "") -> None:
     fetch.record(root)
     if profile in ("", committed):
         repro(root, targets)
-        publish(root)
+        publish(root, study)
         print(f"done: read reports/ (profile {committed}); verdicts in reports/LEDGER.md")
         return
     copy = scratch_copy(root, profile)
     repro(copy, targets)
-    publish(copy)
+    publish(copy, study)
     print(f"done: read {copy.relative_to(root)}/reports/ (profile {profile}); no tracked file was touched")
 
 
 def study_stages(root: Path, study: str) -> list[str]:
-    """Stages of one study with the ledger; all (an empty list, DVC's word for all) without a study."""
+    """Stages of one study, all (an empty list, DVC's word for all) without a study.
+
+    Without `ledger`, which would have every other study run first.
+    """
     if not study:
         return []
     names = list(stages.load(root))
     known = sorted({name.partition("-")[0] for name in names if "-" in name})
     if study not in known:
         raise UserError(f"unknown study `{study}`", f"choose one of: {', '.join(known)}")
-    judged = ["ledger"] if (root / "claims" / f"{study}.yaml").is_file() else []  # the world itself claims nothing
-    return [name for name in names if name.startswith(f"{study}-")] + judged
+    return [name for name in names if name.startswith(f"{study}-")]
 
 
 def repro(root: Path, targets: list[str]) -> None:
@@ -64,9 +66,14 @@ def run_dvc(root: Path, *arguments: str) -> None:
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {root}", "see the message above; then run it again")
 
 
-def publish(root: Path) -> None:
-    """Copy executed notebooks to reports/, render LEDGER.md and the README's tables."""
+def publish(root: Path, study: str = "") -> None:
+    """Copy executed notebooks to reports/, render LEDGER.md and the README's tables.
+
+    After a run of one study its verdicts are put beside those the other studies had before.
+    """
     notebooks.publish(root)
+    if study:
+        ledger.join(root)
     ledger.publish(root)
 
 

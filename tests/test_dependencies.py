@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mmlib import stages
+from mmlib import pipeline, stages
 
 # May not change a number, so no stage depends on it: an edit here must not cost hours.
 PLUMBING = {"config", "errors", "notebooks", "plots", "runner", "stages", "store", "usage"}
-COMMANDS = {"env": ["mmlib/environment.py"], "ledger": ["mmlib/ledger.py"]}
+COMMANDS = {"env": ["mmlib/environment.py"], "ledger": ["mmlib/ledger.py"], "verdicts": ["mmlib/judging.py"]}
 
 
 def module_file(root: Path, dotted: str) -> Path | None:
@@ -75,7 +75,8 @@ def covered(path: str, declared: list[str]) -> bool:
 
 def undeclared(root: Path, stage) -> set[str]:
     """What the stage's code reaches and dvc.yaml does not list."""
-    starts = [root / stage.notebook] if stage.notebook else [root / name for name in COMMANDS[stage.name]]
+    sources = [stage.notebook] if stage.notebook else COMMANDS[stage.name.rpartition("-")[2]]
+    starts = [root / name for name in sources]
     files = set().union(*(closure(root, start) for start in starts))
     reached = {p.relative_to(root).as_posix() for file in files for p in {file, *side_files(root, file)}}
     declared = [*stage.deps, *stage.outs, *stage.metrics]
@@ -108,6 +109,25 @@ def test_every_dependency_exists_or_is_made_by_a_stage(root):
     for stage in all_stages():
         for dep in stage.deps:
             assert (root / dep).exists() or dep.startswith("data/") or dep in made, f"{stage.name}: {dep}"
+
+
+def before(stages_by_name, name):
+    """A stage and all that DVC runs before it."""
+    made = {out: other.name for other in stages_by_name.values() for out in (*other.outs, *other.metrics)}
+    seen, todo = set(), [name]
+    while todo:
+        if (here := todo.pop()) not in seen:
+            seen.add(here)
+            todo += [made[dep] for dep in stages_by_name[here].deps if dep in made]
+    return seen
+
+
+def test_one_study_runs_without_the_others(root):
+    known, judged = stages.load(root), {path.stem for path in (root / "claims").glob("*.yaml")}
+    for study in judged:
+        reached = set().union(*(before(known, name) for name in pipeline.study_stages(root, study)))
+        others = {name for name in reached if name.partition("-")[0] in judged - {study}}
+        assert f"{study}-verdicts" in reached and not others, f"{study} also runs {others}"
 
 
 def test_package_fronts_import_nothing(root):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mmlib import claims, config, ledger, stages, store
+from mmlib import claims, config, judging, ledger, stages, store
 from mmlib.errors import UserError
 from tests import claims_fixture as fixture
 
@@ -62,8 +62,23 @@ def test_a_study_s_part_holds_its_rows_alone_and_is_checked(committed):
         ledger.check(committed)
 
 
+def test_joined_parts_are_the_whole_ledger_and_a_study_not_judged_yet_has_no_rows(committed):
+    whole = (committed / ledger.LEDGER).read_bytes()
+    (committed / ledger.LEDGER).unlink()
+    ledger.join(committed)
+    assert (committed / ledger.LEDGER).read_bytes() == whole
+    (committed / judging.part("demo")).unlink()
+    ledger.join(committed)
+    assert store.read_json(committed / ledger.LEDGER) == []
+    judging.write_part(committed, "demo")
+    ledger.join(committed)
+    assert (committed / ledger.LEDGER).read_bytes() == whole
+    with pytest.raises(UserError, match="no claims of a study `other`"):
+        judging.write_part(committed, "other")
+
+
 def test_reports_of_a_study_do_not_depend_on_what_others_claim(root):
-    for stage in stages.load(root).values():
+    for stage in [stage for name, stage in stages.load(root).items() if name != "ledger"]:
         foreign = [dep for dep in stage.deps if dep.endswith(("summary_verdicts.json", "/ledger.json"))]
         assert foreign in ([], [f"results/{stage.name.partition('-')[0]}/summary_verdicts.json"]), stage.name
 
@@ -282,20 +297,22 @@ def test_costs_that_a_stage_lacks_are_not_shown_and_old_records_hold_seconds(pro
 # ---- the repository's own stage --------------------------------------------------------------------------------------
 
 
-def needed(root):
-    """The cards and evidence files of every study: the `ledger` stage must run when one of them moves."""
-    studies = claims.load_all(root)
-    evidence = {card.evidence for study in studies for card in study.claims if card.not_attempted is None}
-    return evidence | {f"claims/{study.study}.yaml" for study in studies}
+def needed(study):
+    """The cards and evidence files of a study: its `verdicts` stage must run when one of them moves."""
+    return {f"claims/{study.study}.yaml", *(card.evidence for card in study.claims if card.not_attempted is None)}
 
 
-def test_the_ledger_stage_depends_on_every_study_s_cards_and_evidence(root):
-    deps = set(stages.load(root)["ledger"].deps)
-    assert not needed(root) - deps
+def test_a_verdicts_stage_depends_on_its_study_s_cards_and_evidence_and_the_ledger_on_all_verdicts(root):
+    known, studies = stages.load(root), claims.load_all(root)
+    for study in studies:
+        assert not needed(study) - set(known[f"{study.study}-verdicts"].deps), study.study
+    assert {judging.part(study.study) for study in studies} == {d for d in known["ledger"].deps if d[:8] == "results/"
+                                                                 and not d.startswith("results/env")}  # fmt: skip
 
 
-def test_a_study_that_the_ledger_stage_forgot_is_noticed(project):
-    assert needed(project) == {"claims/demo.yaml", fixture.EVIDENCE}
+def test_evidence_that_a_verdicts_stage_forgot_is_noticed(project):
+    (study,) = claims.load_all(project)
+    assert needed(study) == {"claims/demo.yaml", fixture.EVIDENCE}
 
 
 # ---- with the real DVC ----------------------------------------------------------------------------------------------
@@ -308,10 +325,15 @@ PIPELINE = {
             "params": ["quantization.bits.damping"],
             "metrics": [{"results/demo/evidence.json": {"cache": False}}],
         },
-        "ledger": {
-            "cmd": "python -m mmlib ledger",
+        "demo-verdicts": {
+            "cmd": "python -m mmlib ledger --study demo",
             "deps": ["claims/demo.yaml", "results/demo/evidence.json"],
             "params": ["profile"],
+            "metrics": [{"results/demo/summary_verdicts.json": {"cache": False}}],
+        },
+        "ledger": {
+            "cmd": "python -m mmlib ledger --join",
+            "deps": ["results/demo/summary_verdicts.json"],
             "metrics": [{"results/ledger.json": {"cache": False}}],
         },
     }

@@ -70,7 +70,7 @@ def group(name: str) -> Group:
 
 
 def all_cuts(settings: dict[str, Any]) -> list[Cut]:
-    """The full mixture, every group at every level in its arms, and several groups at once in both arms."""
+    """The full mixture, every group at every level in its arms, and several groups at once, repeated."""
     several = tuple(settings["several"])
     if len(several) < 2:
         raise UserError(f"`several` names {len(several)} task groups", "name at least 2")
@@ -78,7 +78,7 @@ def all_cuts(settings: dict[str, Any]) -> list[Cut]:
     for one in settings["groups"]:
         made += [Cut((group(one).name,), level) for level in settings["plain_levels"]]
         made += [Cut((one,), level, matched=True) for level in settings["matched_levels"]]
-    return [*made, *(Cut(several, settings["several_level"], matched) for matched in (False, True))]
+    return [*made, Cut(several, settings["several_level"], matched=True)]
 
 
 def remaining(cut: Cut, rows: list[int], labels: list[str], seed: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 One run is one target of `mmlib.tive.target`: the aligned LLaVA tuned on the rows that a cut leaves, in as many steps as
 on the full mixture. Runs are paired by seed: it decides the order of the records, the rehearsals and what a cut leaves.
+The runs on the full mixture are those of the stage `world-tuning`, which tunes by the same function and settings.
 """
 
 from __future__ import annotations
@@ -20,15 +21,28 @@ STUDY, STAGE = "redundancy", "redundancy-cuts"
 
 
 def shards(settings: dict[str, Any], recipe: dict[str, Any], rows: list[int], labels: list[str]) -> list[Result]:
-    """A shard per cut and seed, for `target.evaluate`; the full mixture has more seeds, for the band of noise."""
-    if missing := set(settings["seeds"]) - set(settings["full_seeds"]):
-        raise UserError(f"seeds {sorted(missing)} have no run on the full mixture", "add them to `full_seeds`")
+    """A shard per seed and cut, for `target.evaluate`; seed by seed, so that a run that ends early has whole seeds."""
     return [
         {"name": f"{cut.arm}/seed{seed}", "seed": seed, "rows": cuts.remaining(cut, rows, labels, seed),
          "recipe": recipe}
-        for cut in cuts.all_cuts(settings)
-        for seed in settings["seeds" if cut.groups else "full_seeds"]
+        for seed in settings["seeds"]
+        for cut in cuts.all_cuts(settings) if cut.groups
     ]  # fmt: skip
+
+
+def on_everything(tuning: Result, settings: dict[str, Any], recipe: dict[str, Any]) -> list[Result]:
+    """Results of the full mixture, of every seed that `world-tuning` has: more than the cuts', for the band of noise.
+
+    Raises:
+        UserError: other settings there, or a seed of the cuts that it does not have.
+    """
+    if other := [key for key, value in tuning["settings"].items() if recipe.get(key) != value]:
+        raise UserError(f"world-tuning ran with another {', '.join(other)}", "run `make reproduce` again")
+    found = [run for run in tuning["results"] if run["share"] == 1]
+    if missing := set(settings["seeds"]) - {run["seed"] for run in found}:
+        raise UserError(f"seeds {sorted(missing)} have no run on all records", "add them to `world.tuning.seeds`")
+    kept = ("seed", "curve", "scores", "said")
+    return [{"name": f"{cuts.FULL}/seed{run['seed']}", **{key: run[key] for key in kept}} for run in found]
 
 
 def exposures(rows: list[int], labels: list[str], recipe: dict[str, Any], seed: int) -> dict[str, dict[str, int]]:
