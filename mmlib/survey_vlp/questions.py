@@ -16,7 +16,6 @@ from mmlib.survey_vlp.encoder import Encoder
 
 LENGTH = 12  # tokens of the longest caption, `<cls> dog on red and …` of three things
 HELD_OUT = 30_000  # seed of the scenes of tests
-KINDS = ("color", "count")
 
 
 @functools.lru_cache(maxsize=8)
@@ -32,7 +31,7 @@ def pool(count: int, seed: int, *, world: str = "emoji", repeat: bool = False, t
     """
     things = scenes.draw(count // versions, (1, 4) if repeat else (3, 3), seed, distinct=not repeat)
     things = np.concatenate([moved(things, by) for by in range(versions)])
-    asked = [scenes.questions(things, kind, seed + k) for k, kind in enumerate(KINDS)]
+    asked = [scenes.questions(things, kind, seed + k) for k, kind in enumerate(scenes.KINDS)]
     made: dict[str, Any] = {
         "pixels": scenes.render(things, store.project_root() / "data", seed, world=world, test=test),
         "things": things, "ids": np.stack([scenes.encode(texts, 3) for texts, _ in asked]),

@@ -19,15 +19,14 @@ NAMES = ("dog", "duck", "crab", "owl", "whale", "fox", "pig", "bear", "swan", "t
 COLOURS = tuple(INKS)[:6]
 CELLS = ("northwest", "northeast", "southwest", "southeast")
 NUMBERS = ("zero", "one", "two", "three", "four")
-QUANTIFIERS = ("none", "one_of", "both")
 PAD, CLS, MASK, END = range(4)
 PIECES = tuple(f"##{name}" for name in NAMES)  # a noun may be written as two tokens, as subword vocabularies do
-WORDS = ("<pad>", "<cls>", "<mask>", "<end>", *COLOURS, *NAMES, *CELLS, *NUMBERS, *QUANTIFIERS, *PIECES, "a", "and",
-         "on", "in", "the", "how_many", "what_color", "where", "is_there", "yes", "no")  # fmt: skip
+WORDS = ("<pad>", "<cls>", "<mask>", "<end>", *COLOURS, *NAMES, *CELLS, *NUMBERS, "none", "one_of", "both", *PIECES,
+         "a", "and", "on", "in", "the", "how_many", "what_color", "where", "is_there", "yes", "no")  # fmt: skip
 ID = {word: number for number, word in enumerate(WORDS)}
 SIDE = 24  # pixels of a picture, cells of 12
 DIGITS = "data/digits/digits.csv.gz"  # as dvc.yaml names it
-KINDS = ("count", "color", "where", "exist")
+KINDS = ("color", "count")
 
 
 def draw(count: int, objects: tuple[int, int], seed: int, *, distinct: bool = False) -> np.ndarray:
@@ -110,45 +109,16 @@ def captions(things: np.ndarray, seed: int, *, swap: bool = False, places: bool 
 
 
 def questions(things: np.ndarray, kind: str, seed: int) -> tuple[list[str], np.ndarray]:
-    """(texts, ids of the answers' words): one question of a kind about every scene; yes and no are balanced."""
+    """(texts, ids of the answers' words): a question of a kind, `color` or `count`, about every scene."""
     rng, texts, answers = np.random.default_rng(seed), [], []
     for row in things:
-        cells = np.flatnonzero(row[:, 0] >= 0)
-        nouns, colours = row[cells].T
+        nouns, colours = row[row[:, 0] >= 0].T
         single = [i for i, n in enumerate(nouns) if (nouns == n).sum() == 1]
-        i = int(rng.choice(single or range(len(cells))))
+        i = int(rng.choice(single or range(len(nouns))))
+        text, answer = f"what_color {NAMES[nouns[i]]}", COLOURS[colours[i]]
         if kind == "count":
             noun = rng.choice(np.unique(nouns)) if rng.random() < 0.8 else rng.integers(len(NAMES))
             text, answer = f"how_many {NAMES[noun]}", NUMBERS[(nouns == noun).sum()]
-        elif kind == "exist":  # the noun is there in any case; a wrong colour is one that something else wears, if any
-            worn = set(colours[nouns == nouns[i]])
-            others = [c for c in set(colours) - worn] or [c for c in range(len(COLOURS)) if c not in worn]
-            yes = rng.random() < 0.5
-            colour = colours[i] if yes else rng.choice(sorted(others))
-            text, answer = f"is_there {COLOURS[colour]} {NAMES[nouns[i]]}", "yes" if yes else "no"
-        else:
-            answer = COLOURS[colours[i]] if kind == "color" else CELLS[cells[i]]
-            text = f"{'what_color' if kind == 'color' else 'where'} {NAMES[nouns[i]]}"
         texts.append(text)
         answers.append(ID[answer])
     return texts, np.array(answers)
-
-
-def statements(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-    """(first scenes, second scenes, texts, truth): `both a red dog` about two pictures of two things each.
-
-    Every picture without the thing shows its noun and its colour on two different things: words alone decide nothing.
-    """
-    rng, first, second = np.random.default_rng(seed), *(draw(count, (2, 2), seed + i, distinct=True) for i in (1, 2))
-    texts, truth = [], rng.integers(2, size=count)
-    for a, b, true in zip(first, second, truth, strict=True):
-        quantifier, noun, colour = rng.integers(3), rng.integers(len(NAMES)), rng.integers(len(COLOURS))
-        shown = quantifier if true else rng.choice([k for k in range(3) if k != quantifier])
-        for row, present in zip((a, b), rng.permutation([True] * shown + [False] * (2 - shown)), strict=True):
-            cells = rng.permutation(np.flatnonzero(row[:, 0] >= 0))
-            others = [k for k in range(len(NAMES)) if k != noun], [k for k in range(len(COLOURS)) if k != colour]
-            row[cells] = [(noun, colour), tuple(map(rng.choice, others))]
-            if not present:
-                row[cells, 1] = row[cells[::-1], 1]
-        texts.append(f"{QUANTIFIERS[quantifier]} {COLOURS[colour]} {NAMES[noun]}")
-    return first, second, texts, truth

@@ -13,7 +13,7 @@ from torch.nn import functional
 from mmlib.survey_vlp import questions, scenes
 from mmlib.survey_vlp.encoder import Encoder, Shape, contrast, parameters, train
 from mmlib.survey_vlp.masks import IMAGE_MASKS, TEXT_MASKS, run_masks
-from mmlib.survey_vlp.questions import HELD_OUT, KINDS, LENGTH
+from mmlib.survey_vlp.questions import HELD_OUT, LENGTH
 from mmlib.survey_vlp.records import as_evidence
 
 REPEATS = 10  # of what is timed
@@ -32,9 +32,9 @@ ARMS: dict[str, dict[str, Any]] = {
 METRICS = {
     "tasks": {"color": ("question", True, 1 / 6), "color_nats": ("question", False, None)},
     "tokens": {
-        **{kind: ("question", True, 0.0) for kind in KINDS},
+        **{kind: ("question", True, 0.0) for kind in scenes.KINDS},
         "log10_embed_seconds": ("model", False, None),
-        **{f"{kind}_nats": ("question", False, None) for kind in KINDS},
+        **{f"{kind}_nats": ("question", False, None) for kind in scenes.KINDS},
     },
     "masks": {name: ("scene", False, None) for name in ("loss", "use", "error", "copy", "text_use")},
 }
@@ -133,7 +133,7 @@ def run_tokens(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     image, seen = tokens(arm, data, seed)
 
     def loss(items: Tensor) -> Tensor:
-        kind, scene = items % len(KINDS), items // len(KINDS) % len(image)
+        kind, scene = items % len(scenes.KINDS), items // len(scenes.KINDS) % len(image)
         logits = questions.answer(model, data["ids"][kind, scene], image[scene], None if seen is None else seen[scene])
         return functional.cross_entropy(logits, data["answers"][kind, scene])
 
@@ -145,9 +145,9 @@ def run_tokens(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
         for _ in range(REPEATS):
             model.embed_pixels(image)
         between = time.process_time()
-        for k, kind in enumerate(KINDS):
+        for k, kind in enumerate(scenes.KINDS):
             scores |= questions.judged(questions.answer(model, test["ids"][k], image, seen), test["answers"][k], kind)
-    spent = [(between - started) / REPEATS, (time.process_time() - between) / len(KINDS)]
+    spent = [(between - started) / REPEATS, (time.process_time() - between) / len(scenes.KINDS)]
     embed, whole = (1000 * seconds / len(image) for seconds in spent)  # seconds for 1,000 pictures
     scores["log10_embed_seconds"] = [float(np.log10(embed))]
     cost = {"parameters": parameters(model), "tokens": size[0], "embed_ms": 1000 * embed, "answer_ms": 1000 * whole}

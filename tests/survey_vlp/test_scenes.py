@@ -1,4 +1,4 @@
-"""Scenes: texts are true, swaps are false, statements need binding; digits of tests are not those of training."""
+"""Scenes: texts are true, swaps are false; digits of tests are not those of training."""
 
 from __future__ import annotations
 
@@ -31,25 +31,8 @@ def test_answers_are_true(kind):
         nouns = [s.NAMES[n] for n in row[:, 0] if n >= 0]
         if kind == "count":
             assert said == s.NUMBERS[nouns.count(words[1])]
-        elif kind == "exist":
-            assert said == ("yes" if (words[1], words[2]) in pairs_of(row) else "no") and words[2] in nouns
-        elif kind == "color":
-            assert (said, words[1]) in pairs_of(row)
         else:
-            assert s.NAMES[row[s.CELLS.index(said), 0]] == words[1]
-    if kind == "exist":
-        assert 0.35 < (answers == s.ID["yes"]).mean() < 0.65
-
-
-def test_statements_are_balanced_true_and_need_binding():
-    first, second, texts, truth = s.statements(300, 0)
-    for a, b, text, true in zip(first, second, texts, truth, strict=True):
-        quantifier, colour, noun = text.split()
-        shown = sum((colour, noun) in pairs_of(row) for row in (a, b))
-        assert (s.QUANTIFIERS[shown] == quantifier) == bool(true)
-        for row in (a, b):  # words alone decide nothing: noun and colour are in every picture
-            assert noun in {n for _, n in pairs_of(row)} and colour in {c for c, _ in pairs_of(row)}
-    assert 0.4 < truth.mean() < 0.6
+            assert (said, words[1]) in pairs_of(row)
 
 
 def test_pictures_show_what_the_scene_says(root):
