@@ -15,7 +15,8 @@ import pytest
 from mmlib import store
 from mmlib.pipeline import SCRATCH
 
-pytestmark = pytest.mark.slow
+# The first test waits for the whole pipeline, about ten seconds a notebook: more than the limit of a single test.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 STAGE = "quantization-bits"
 OUTPUTS = ("bits.json", "evidence_bits.json", "01_bits_compute.ipynb")
 
