@@ -35,3 +35,11 @@ def test_ledger_rows_are_this_study_s(root):
     found = reading.rows(root, "L")
     assert all(row["study"] == "survey_llm" for row in found)
     assert reading.verdicts(found).count("\n") == len(found) + 1
+
+
+def test_what_was_predicted_is_the_comment_above_a_group_s_first_card(root):
+    text = reading.predicted(root, "L4-direct")
+    assert "parity" in text and "L4-direct" not in text and "#" not in text
+    for card in ("L4-scratchpad", "L9-no-such"):
+        with pytest.raises(UserError, match=r"has no card .* below a comment"):
+            reading.predicted(root, card)

@@ -102,3 +102,15 @@ def test_training_lowers_the_loss_and_is_the_same_twice():
         training.train(model, rows[:, :-1], rows[:, 1:], batch=4, learning_rate=0.02, seed=0)
         losses.append(training.held_out_loss(model, rows))
     assert losses[0].mean() < before / 2 and (losses[0] == losses[1]).all()
+
+
+def test_a_fit_that_ends_at_a_bound_is_told_from_one_inside():
+    assert scaling.identified(Law())
+    for edge in (Law(irreducible=float(np.exp(-5))), Law(alpha=0.02), Law(beta=2.0)):
+        assert not scaling.identified(edge)
+
+
+def test_the_law_in_data_alone_finds_the_law_it_was_made_from_and_leaves_sizes_out():
+    amounts = 10.0 ** np.arange(4, 8, 0.5)
+    law = Law(irreducible=1.5, a=0.0, b=50.0, beta=0.4)
+    assert scaling.data_law(amounts, law.loss(1e6, amounts), 1e9) == pytest.approx(float(law.loss(1e6, 1e9)), abs=0.01)
