@@ -6,14 +6,17 @@ One variant is one shard of `engine.shard_map`: quantize a fresh copy of the 16-
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmlib import store, text
 from mmlib.evidence import Evidence
 from mmlib.quantization import abilities, instructions, remapped
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
-from mmlib.quantization.model import Spec, quantize_model
+from mmlib.quantization.model import Report, Spec, quantize_model
 from mmlib.quantization.speaking import PROMPTS, answer_greedily
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def variants(
@@ -64,7 +67,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     settings, variant = shard["settings"], shard["variant"]
     root, bits = store.project_root(), variant["bits"]
     shared = open_bench(root, store.dump_json(settings))
-    model, size, loss = quantized(shared, variant, settings, root)
+    model, size, report = quantized(shared, variant, settings, root)
     whole = variant["tokens"] is None
     grouped = variant["method"] == "gptq" and variant["group"] is not None
     first = variant["seed"] in (None, settings["calibration_seeds"][0])
@@ -72,7 +75,8 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     return {
         "variant": variant,
         "size": size,
-        "gptq_loss": loss,
+        "file": saved_and_reloaded(model, report, shared.windows[:1]) if grouped and whole and first else None,
+        "gptq_loss": {kind: round(value, 4) for kind, value in report.loss.items()} or None,
         "text": shared.text_scores(model),
         "icl": {str(shots): shared.icl_scores(model, shots) for shots in (0, settings["shots"]) if whole},
         "samples": answer_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
@@ -102,25 +106,40 @@ def requests(settings: dict[str, Any]) -> list[instructions.Prompt]:
     return instructions.prompts(settings["prompts_per_kind"], settings["prompts_per_live_kind"])
 
 
+def saved_and_reloaded(model: Any, report: Report, window: Tensor) -> dict[str, Any]:
+    """Bytes of the model as a packed checkpoint, and whether it has the same logits when it is opened again.
+
+    Args:
+        window: token ids (1, L) to compare on.
+    """
+    import torch
+
+    from mmlib.quantization import packed
+
+    data = packed.dump(model, report.grids)
+    with torch.inference_mode():
+        same = torch.equal(model(window).logits, packed.restore(data)(window).logits)
+    return {**packed.measured(data), "same_logits": same}
+
+
 def quantized(
     shared: Bench, variant: dict[str, Any], settings: dict[str, Any], root: Path
-) -> tuple[Any, dict[str, Any], dict[str, float] | None]:
-    """The variant's model, its packed size, and GPTQ's loss per kind of linear (None for other methods)."""
+) -> tuple[Any, dict[str, Any], Report]:
+    """The variant's model, its packed size, and what rounding reports (nothing for other methods)."""
     from mmlib.quantization import bnb, size
 
     model, method, bits = shared.fresh_model(), variant["method"], variant["bits"]
     if method.startswith("bnb-"):
-        return bnb.apply(model, method.removeprefix("bnb-")), size.account(model, method, bits), None
+        return bnb.apply(model, method.removeprefix("bnb-")), size.account(model, method, bits), Report()
     if method == "none":
-        return model, size.account(model, method, bits), None
+        return model, size.account(model, method, bits), Report()
     spec = Spec(method, bits, variant["group"], settings["act_order"], settings["damping"])
     calibration = None
     if method == "gptq":
         calibration = calibration_windows(shared.tokenizer, calibrated(variant, settings), variant["seed"], root)
         text.refuse_overlap(calibration, shared.windows)
     report = quantize_model(model, spec, calibration)
-    loss = {kind: round(value, 4) for kind, value in report.loss.items()} or None
-    return model, size.account(model, method, bits, spec), loss
+    return model, size.account(model, method, bits, spec), report
 
 
 def calibrated(variant: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
