@@ -50,9 +50,6 @@ class Bits:
     answer_tokens: int
     answer_widths: list[int]
     once_widths: list[int]
-    word_problems: int
-    word_largest: int
-    word_steps: int
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
 
 def words(model: Any, tokenizer: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """The word problems of `arithmetic`, in English, few-shot: direct and with the work shown."""
-    size = settings["word_problems"], settings["shots"], settings["word_largest"], settings["word_steps"]
-    return word_problems.scores(model, tokenizer, *size)
+    items = min(word_problems.ITEMS, settings["icl_items"] * len(settings["tasks"]))
+    return word_problems.scores(model, tokenizer, items, settings["shots"])
 
 
 def mappings(settings: dict[str, Any], root: Path) -> list[abilities.Task]:
@@ -115,8 +115,8 @@ def answers(model: Any, tokenizer: Any, settings: dict[str, Any], root: Path, ev
     asked = range(len(prompts)) if everything else floorless(settings, root)
     said = answer_greedily(model, tokenizer, [prompts[i].text for i in asked], settings["answer_tokens"])
     found: list[str | None] = [None] * len(prompts)
-    for i, text in zip(asked, said, strict=True):
-        found[i] = text
+    for i, answer in zip(asked, said, strict=True):
+        found[i] = answer
     return found
 
 

@@ -2,13 +2,11 @@
 
 `load(save(model))` gives back the same weights bit for bit, and so the same logits, because the model that is saved
 holds no other numbers (`stored`). What the file holds is what `size.account` counts; on top comes its header.
-
-    python -m mmlib.quantization.packed 4 small.safetensors --map '*.down_proj=8' --map 'model.layers.0.*=16'
+The command is `round_and_save`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -78,16 +76,17 @@ def restore(data: bytes, name: str = "checkpoint") -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tensors, about = _read(data, name)
-    weights = {}
-    for linear, (rows, columns, bits) in about["linears"].items():
-        parts = {kind: tensors.pop(f"{linear}.{kind}") for kind in ("codes", "scale", "zero", "group_of")}
-        weights[f"{linear}.weight"] = _weight(parts, (rows, columns), bits)
-    weights |= {key: value.float() for key, value in tensors.items()}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**about["config"]))
-    model.load_state_dict(weights, strict=False)  # the output layer may be the embedding, which stands there once
-    if foreign := weights.keys() ^ _parameters(model).keys():
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**about["config"])).requires_grad_(False)
+    weights = _parameters(model)
+    plain = {key for key in tensors if key in weights}
+    if foreign := weights.keys() ^ {f"{linear}.weight" for linear in about["linears"]} ^ plain:
         raise UserError(f"{name} does not fit its own configuration ({min(foreign)})", AGAIN)
-    return model.eval().requires_grad_(False)
+    for key in plain:
+        weights[key].copy_(tensors[key])
+    for linear, (rows, columns, bits) in about["linears"].items():  # one by one: memory for one model, not for two
+        parts = {kind: tensors[f"{linear}.{kind}"] for kind in ("codes", "scale", "zero", "group_of")}
+        weights[f"{linear}.weight"].copy_(_weight(parts, (rows, columns), bits))
+    return model.eval()
 
 
 def _read(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -165,54 +164,3 @@ def _digest(tensors: dict[str, Tensor]) -> str:
         found.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         found.update(tensors[name].numpy().tobytes())
     return found.hexdigest()
-
-
-def round_and_save(path: str, spec: Any, bit_map: dict[str, int], windows: int, tokens: int) -> list[str]:
-    """Round the language model of the pipeline, save it, load it again: what it weighs, and whether logits are equal.
-
-    Raises:
-        UserError: no language model yet, or a bit map that names no linear; nothing is written then.
-    """
-    import torch
-
-    from mmlib.models.lm import open_checkpoint
-    from mmlib.quantization import bench, model, size, stored
-
-    root = store.project_root()
-    subject, tokenizer = open_checkpoint(root / bench.CHECKPOINT)
-    stored.at_16_bits(subject)
-    drawn = {"calibration_windows": windows, "calibration_tokens": tokens}
-    calibration = bench.calibration_windows(tokenizer, drawn, 0, root)
-    report = model.quantize_model(subject, spec, calibration, bit_map)
-    counted, found = size.account(subject, spec.method, spec.bits, spec, bit_map), save(subject, report.grids, path)
-    with torch.inference_mode():
-        equal = torch.equal(subject(calibration[:1]).logits, load(path)(calibration[:1]).logits)
-    return [
-        f"{counted['bits_per_weight']:.3f} bits per weight of the blocks, scales and offsets included",
-        f"counted {counted['total_bytes']} bytes, tensors {found['tensor_bytes']}, file {found['file_bytes']}",
-        f"logits after reloading are {'equal' if equal else 'NOT equal'}, bit for bit",
-    ]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print `round_and_save` for the command line."""
-    from mmlib.quantization import bitmap
-    from mmlib.quantization.model import Spec
-
-    parser = argparse.ArgumentParser(prog="python -m mmlib.quantization.packed", description=__doc__.split("\n")[0])
-    parser.add_argument("bits", type=int, help="of every linear that no --map names")
-    parser.add_argument("path", help="where the file goes")
-    parser.add_argument("--map", action="append", default=[], metavar="PATTERN=BITS", help="16 keeps a linear")
-    parser.add_argument("--method", choices=("gptq", "rtn"), default="gptq")
-    for name, default in (("group", 64), ("windows", 64), ("tokens", 32)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args(arguments)
-    spec = Spec(asked.method, asked.bits, asked.group or None)
-    print("\n".join(round_and_save(asked.path, spec, bitmap.parse(asked.map), asked.windows, asked.tokens)))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None

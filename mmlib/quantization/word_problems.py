@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mmlib.quantization.arithmetic import Problem
 
+ITEMS, LARGEST, MOST_STEPS = 100, 30, 2  # problems, numbers and steps, the last two as in the family of models
 STEP_TOKENS = 12  # `17 + 5 = 22; ` and its answer, with digits as tokens of their own
 PLURALS = {"buys": "more", "finds": "more", "gets": "more", "wins": "more", "eats": "of them", "gives": "of them away",
            "loses": "of them", "sells": "of them"}  # fmt: skip
@@ -39,18 +40,16 @@ def prefix(shown: list[Problem], worked: bool) -> str:
     return "".join(f"Question: {english(p)}\nAnswer:{solution(p, worked)}\n\n" for p in shown)
 
 
-def scores(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: int, shots: int, largest: int, most: int
-) -> dict[str, Any]:
+def scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: int, shots: int) -> dict[str, Any]:
     """Per problem: `direct` (greedy answer right), `strict` (generated work ends in `answer N`), `flexible` (last
     number right), and the first answers as they were said."""
-    drawn = arithmetic.test_problems(items + shots, largest, most)
+    drawn = arithmetic.test_problems(items + shots, LARGEST, MOST_STEPS)
     asked, shown = drawn[:items], drawn[items:]
     queries = [f"Question: {english(problem)}\nAnswer:" for problem in asked]
     questions = [continuations.Question(q, (solution(p, False),), 0) for q, p in zip(queries, asked, strict=True)]
     direct = continuations.score(model, tokenizer, prefix(shown, False), questions)["exact"]
     before, end = prefix(shown, True), tokenizer("\n", add_special_tokens=False).input_ids[-1]
-    said = continue_greedily(model, tokenizer, [before + q for q in queries], STEP_TOKENS * (most + 1), {end})
+    said = continue_greedily(model, tokenizer, [before + q for q in queries], STEP_TOKENS * (MOST_STEPS + 1), {end})
     lines = [text.strip().split("\n")[0] for text in said]
     pairs = list(zip(lines, asked, strict=True))
     return {"direct": direct, "strict": [float(strict(*pair)) for pair in pairs],

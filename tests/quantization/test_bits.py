@@ -19,7 +19,6 @@ SETTINGS = {
     "longer_windows": [40], "longer_widths": [2], "group": 64, "shots": 2, "choices": 4, "sample_tokens": 3,
     "mappings": 2, "mapping_demonstrations": 2, "mapping_items": 1, "prompts_per_kind": 2, "prompts_per_live_kind": 2,
     "answer_tokens": 2, "answer_widths": [2], "once_widths": [],
-    "word_problems": 3, "word_largest": 9, "word_steps": 2,
 }  # fmt: skip
 
 

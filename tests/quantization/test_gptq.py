@@ -142,7 +142,7 @@ def test_codes_on_the_grids_of_the_result_are_the_weight_bit_for_bit(bits, group
     weight, h = problem(9, dtype=torch.float32)
     result = gptq(weight, h, bits, group, act_order=act_order)
     codes = result.grids.codes(result.weight)
-    assert torch.equal(codes, codes.round()) and 0 <= codes.min() and codes.max() <= 2**bits - 1
+    assert torch.equal(codes, codes.round()) and codes.min() >= 0 and codes.max() <= 2**bits - 1
     assert torch.equal(result.grids.dequantize(codes), result.weight)
     assert result.grids.scale.shape == (12, 48 // (group or 48))
     assert torch.equal(result.grids.scale, result.grids.scale.half().float()), "a scale needs more than 16 bits"

@@ -139,8 +139,8 @@ def test_the_command_shows_both_evaluators_on_the_same_items(root, parrot, token
     ours, theirs = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
     monkeypatch.setattr("mmlib.models.lm.open_checkpoint", lambda folder: (parrot, tokenizer))
     monkeypatch.setattr(continuations, "score", lambda *_: {"ranking": ours, "exact": theirs})
-    monkeypatch.setattr(harness, "evaluate", lambda model, tok, tasks: {tasks[0].config.task: {"acc": theirs,
-                                                                                              "exact": theirs}})  # fmt: skip
+    said = {"acc": theirs, "exact": theirs}
+    monkeypatch.setattr(harness, "evaluate", lambda model, tok, tasks: {tasks[0].config.task: said})
     harness.main(["capital", "--items", "6", "--shots", "1"])
     assert capsys.readouterr().out == (
         f"capital (items {task.hash}), acc: ours 0.500, harness 0.333, alike on 5 of 6 items\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmlib.errors import UserError
-from mmlib.quantization import packed, size, stored
+from mmlib.quantization import packed, round_and_save, size, stored
 from mmlib.quantization.model import Spec, linears, quantize_model
 
 SPECS = [
@@ -95,6 +95,13 @@ def test_foreign_and_missing_files_are_named(tiny_llama, tmp_path):
             packed.load(tmp_path / f"{name}.safetensors")
 
 
+def test_a_configuration_of_another_model_is_found(tiny_llama, calibration, monkeypatch):
+    grids = rounded(tiny_llama, Spec("rtn", 4, 32), calibration)
+    monkeypatch.setattr(tiny_llama.config, "num_hidden_layers", 4)
+    with pytest.raises(UserError, match=r"does not fit its own configuration \(model\.layers\."):
+        packed.restore(packed.dump(tiny_llama, grids))
+
+
 def test_what_changed_after_rounding_or_needs_more_than_16_bits_is_not_saved(tiny_llama, calibration, tmp_path):
     grids = rounded(tiny_llama, Spec("gptq", 4, 32), calibration)
     with torch.no_grad():
@@ -114,11 +121,11 @@ def test_the_command_saves_reloads_and_compares(tiny_llama, tokenizer, calibrati
     monkeypatch.setattr("mmlib.models.lm.open_checkpoint", lambda folder: (tiny_llama, tokenizer))
     monkeypatch.setattr(bench, "calibration_windows", lambda *_: calibration)
     path = tmp_path / "small.safetensors"
-    packed.main(["3", str(path), "--map", "*.down_proj=8", "--map", "model.layers.0.*=16"])
+    round_and_save.main(["3", str(path), "--map", "*.down_proj=8", "--map", "model.layers.0.*=16"])
     said = capsys.readouterr().out
     assert "logits after reloading are equal, bit for bit" in said and f"file {path.stat().st_size}" in said
     for wrong, culprit in (("*.dwn_proj=8", "did you mean"), ("*.down_proj", "is not PATTERN=BITS"),
                            ("*.down_proj=9", "asks for 9 bits; choose from 2, 3")):  # fmt: skip
         with pytest.raises(UserError, match=culprit):
-            packed.main(["3", str(tmp_path / "none"), "--map", wrong])
+            round_and_save.main(["3", str(tmp_path / "none"), "--map", wrong])
     assert not (tmp_path / "none").exists()

@@ -43,10 +43,10 @@ def test_scores_are_per_problem_and_an_answer_ends_with_its_line(tiny_llama, tok
         return [" 1 + 1 = 2; answer 2\nQuestion: 9", *[" answer 999"] * (len(texts) - 1)]
 
     monkeypatch.setattr(word_problems, "continue_greedily", say)
-    found = word_problems.scores(LlamaForCausalLM(config).eval(), tokenizer, 5, 2, 9, 2)
+    found = word_problems.scores(LlamaForCausalLM(config).eval(), tokenizer, 5, 2)
     assert all(len(found[name]) == 5 for name in ("direct", "strict", "flexible"))
     assert found["said"] == ["1 + 1 = 2; answer 2", "answer 999", "answer 999"]
-    tests = arithmetic.test_problems(7, 9, 2)
+    tests = arithmetic.test_problems(7, word_problems.LARGEST, word_problems.MOST_STEPS)
     for text in asked:
         shown, _, question = text.rpartition("Question: ")
         assert shown.count("Question: ") == 2 and question.removesuffix("\nAnswer:") not in shown
