@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-PROMPT, NEW = 16, 16  # tokens given, and continued
+PROMPT, NEW = 12, 12  # tokens given, and continued
 SHORT = 4  # letters of a short word
 RANK, LAYERS = 8, 10  # of LoRA; the last blocks, which alone are tuned
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
