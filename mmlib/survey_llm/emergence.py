@@ -213,9 +213,12 @@ def interior(points: list[tuple[str, float, float]]) -> list[tuple[str, float, f
 
 
 def largest_step(values: list[float]) -> float:
-    """Share of the whole change, first to last, that falls between two neighbours: 1 is a jump, 1/(n - 1) a slope."""
+    """Share of all changes in the direction of the whole one that falls between two neighbours: 1 is a jump, 1/(n - 1)
+    a slope.
+    """
     changes = np.diff(values)
-    return float(max(changes * np.sign(changes.sum())) / max(abs(changes.sum()), 1e-9))
+    forward = (changes * np.sign(changes.sum())).clip(min=0)
+    return float(forward.max() / max(forward.sum(), 1e-9))
 
 
 def as_evidence(

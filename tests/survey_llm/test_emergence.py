@@ -70,7 +70,8 @@ def test_induction_score_sees_a_head_that_looks_after_the_same_token(monkeypatch
 
 def test_largest_step():
     assert m.largest_step([0, 0, 1, 1]) == 1 and m.largest_step([3, 2, 1]) == 0.5
-    assert m.largest_step([1.0, 0.5, 0.6, 0.0]) == pytest.approx(0.6), "a change back is no step"
+    assert m.largest_step([1.0, 0.5, 0.6, 0.0]) == pytest.approx(0.6 / 1.1), "a change back is no step"
+    assert m.largest_step([0.0, 0.0, 0.8, 0.01]) == 1, "never more than all"
 
 
 def test_interior_points_and_their_power():
