@@ -83,6 +83,16 @@ def fit_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) -> Law:
     return Law(float(np.exp(e)), float(np.exp(a)), float(np.exp(b)), float(alpha), float(beta))
 
 
+def bootstrap(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, draws: int, seed: int = 0) -> list[Law]:
+    """Laws fitted to the mean loss (cells,) over seeds drawn with replacement from losses (S, cells).
+
+    S - 1 of S seeds are drawn, which makes the variance right for few of them (`mmlib.stats`).
+    """
+    table, rng = np.asarray(losses, float), np.random.default_rng(seed)
+    picks = rng.integers(len(table), size=(draws, max(1, len(table) - 1)))
+    return [fit_law(parameters, tokens, table[pick].mean(0)) for pick in picks]
+
+
 def identified(law: Law) -> bool:
     """Whether a fit ended inside the range that it may search; at an end its coefficients say nothing."""
     low, high = POWERS

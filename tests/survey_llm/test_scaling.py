@@ -110,6 +110,15 @@ def test_a_fit_that_ends_at_a_bound_is_told_from_one_inside():
         assert not scaling.identified(edge)
 
 
+def test_bootstrap_spreads_with_the_noise_of_seeds_and_not_without():
+    sizes, amounts = (grid.ravel() for grid in np.meshgrid(10.0 ** np.arange(4, 7, 0.5), 10.0 ** np.arange(5, 8, 0.5)))
+    law = Law(irreducible=1.3, a=40, b=60)
+    exact = np.tile(law.loss(sizes, amounts), (4, 1))
+    noisy = exact * np.exp(np.random.default_rng(0).normal(0, 0.01, exact.shape))
+    spread = [np.std([fit.alpha for fit in scaling.bootstrap(sizes, amounts, losses, 8)]) for losses in (exact, noisy)]
+    assert spread[0] < 1e-3 < spread[1]
+
+
 def test_the_law_in_data_alone_finds_the_law_it_was_made_from_and_leaves_sizes_out():
     amounts = 10.0 ** np.arange(4, 8, 0.5)
     law = Law(irreducible=1.5, a=0.0, b=50.0, beta=0.4)
