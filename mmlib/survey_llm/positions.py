@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmlib import store
 from mmlib.evidence import Evidence
-from mmlib.survey_llm import training
+from mmlib.survey_llm import scaling, training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +63,11 @@ def shards(schemes: list[str], seeds: list[int], settings: dict[str, Any]) -> li
         for scheme in schemes
         for seed in seeds
     ]
+
+
+def either(shard: dict[str, Any]) -> dict[str, Any]:
+    """A shard of the stage that trains byte models: of the scaling sweep or of the position schemes."""
+    return (run if "scheme" in shard else scaling.run)(shard)
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:

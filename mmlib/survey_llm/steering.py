@@ -153,25 +153,38 @@ def measure(adapted: nn.Module, tokenizer: Any, prompts: Tensor, rivals: np.ndar
     return {name: value.astype(float).round(5).tolist() for name, value in values.items()} | shown
 
 
-def search(shard: dict[str, Any]) -> dict[str, float]:
-    """Arm -> the learning rate with the lowest loss of its own on pairs that were not trained on."""
+def chosen(tried: dict[float, dict[str, list]]) -> float:
+    """The rate with the most wins among those that diverge by no more than the best of DRAWS may; else the nearest.
+
+    A loss of its own would not do: DPO's falls with every nat of divergence, and the model falls apart.
+    """
+    nats = {rate: float(np.mean(found["kl"])) for rate, found in tried.items()}
+    near = [rate for rate in tried if nats[rate] <= preferences.best_of_divergence(DRAWS)]
+    return max(near, key=lambda rate: np.mean(tried[rate]["win"])) if near else min(nats, key=nats.get)
+
+
+def search(shard: dict[str, Any]) -> dict[str, Any]:
+    """Per arm the rate that was `chosen` on prompts and a seed that no result uses, and what was tried."""
     import torch
 
     torch.set_num_threads(1)
     root, settings, seed = store.project_root(), shard["settings"], shard["seed"]
     model, tokenizer = opened(root)
     pairs = training_pairs(model, tokenizer, root, settings, seed)
-    reference, known, best = reference_logprobs(model, pairs), 3 * len(pairs) // 4, {}
+    reference, best, seen = reference_logprobs(model, pairs), {}, {}
+    prompts = prompts_of(tokenizer, root, "calibration", settings["prompts"], seed + 2)
+    rivals = rewards(tokenizer, sample(model, prompts, RIVALS, seed + 2))
     for arm in ARMS:
         tried = {}
         for rate in settings["learning_rates"]:
-            adapted = tuned(model, arm, pairs[:known], reference[:known], settings, rate, seed)
-            with torch.inference_mode():
-                module = preferences.learner(adapted, *ARMS[arm], logprob)
-                tried[rate] = round(float(module(pairs[known:], reference[known:])["loss"]), 5)
+            adapted = tuned(model, arm, pairs, reference, settings, rate, seed)
+            tried[rate] = measure(adapted, tokenizer, prompts, rivals, seed + 3)
             model = adapted.unload()
-        best[arm] = min(tried, key=tried.get)
-    return best
+        best[arm] = chosen(tried)
+        seen[arm] = {
+            f"{rate:g}": [round(float(np.mean(found[n])), 4) for n in ("win", "kl")] for rate, found in tried.items()
+        }
+    return {"rates": best, "tried": seen}
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:

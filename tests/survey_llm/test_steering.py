@@ -70,6 +70,14 @@ def test_best_of_n_is_the_mean_over_all_choices_of_n():
     assert m.best_at(found, rivals, 99.0)["reward"] == pytest.approx(found.max(1), abs=1e-5)
 
 
+def test_a_rate_that_goes_too_far_is_not_chosen():
+    tried = {0.1: {"win": [0.6], "kl": [0.5]}, 0.2: {"win": [0.7], "kl": [1.5]}, 0.4: {"win": [0.9], "kl": [20.0]}}
+    assert m.chosen(tried) == 0.2
+    assert m.chosen({rate: found | {"kl": [rate * 100]} for rate, found in tried.items()}) == 0.1, (
+        "the nearest, if all are far"
+    )
+
+
 def test_evidence_of_both_studies_and_their_settings():
     scores = {"reward": [0.5, 0.6], "win": [0.4, 0.7], "kl": [1.0, 2.0], "text": "x"}
     made = m.as_evidence([{"seed": s, "scores": {m.REFERENCE: {"reward": [0.1, 0.2], "win": [0.5, 0.5]}, "DPO": scores}}
