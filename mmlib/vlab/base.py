@@ -17,8 +17,11 @@ from mmlib.vlab import language
 from mmlib.vlab.data import clips
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
     from transformers import CLIPModel, PreTrainedTokenizerBase
+
+    from mmlib.vlab.data import Pairs
 
 Settings = dict[str, Any]
 PATCH = 18
@@ -28,6 +31,12 @@ PATCH = 18
 def tokenizer(nouns: int) -> PreTrainedTokenizerBase:
     """The study's words."""
     return language.build_tokenizer(nouns)
+
+
+def drawn(base: Settings, split: str, count: int | None = None) -> tuple[Pairs, np.ndarray]:
+    """Clips of a split with their pixels. base: `clips`, `test_clips`, `nouns`, `kinds` (of motion)."""
+    count = count or (base["clips"] if split == "train" else base["test_clips"])
+    return clips(split, count, base["nouns"], tuple(base["kinds"]))
 
 
 def new_clip(base: Settings, seed: int) -> CLIPModel:
@@ -45,12 +54,12 @@ def train_base(shard: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
-    pairs, images = clips("train", base["clips"], base["nouns"])
+    pairs, images = drawn(base, "stills", settings["stills"])
     model, words = new_clip(base, seed), tokenizer(base["nouns"])
     scratch = store.project_root() / ".scratch" / "vlab" / f"clip-{store.digest(shard)}"
     curve = clip_base.train_clip(model, words, pairs, images, settings, seed, scratch)
     clip_base.meet_new_words(model, words, base["nouns"], seed)
-    test, test_images = clips("test", base["test_clips"], base["nouns"])
+    test, test_images = drawn(base, "test")
     recall = clip_base.recall(model, words, test, test_images)
     reader, read_curve = train_reader(
         model, settings["reader"], base, seed, scratch.with_name(f"{scratch.name}-reader")
@@ -67,7 +76,7 @@ def train_reader(
     from mmlib.vlab.batches import Sequences
     from mmlib.vlab.model import RATIOS, Arm, Vlab, reader_state
 
-    words, (pairs, images) = tokenizer(base["nouns"]), clips("train", base["clips"], base["nouns"])
+    words, (pairs, images) = tokenizer(base["nouns"]), drawn(base, "train")
     model = Vlab(clip, Arm(), words.pad_token_id, seed)
     options = {"ratios": RATIOS, "name": "reader", **settings}
     sequences, tokens = Sequences(words, settings["answer_share"]), clip_base.image_tokens(clip, images)
@@ -129,7 +138,7 @@ def lower(base_key: str, seed: int, split: str, count: int, start: int) -> Tenso
     from mmlib.vlab import clip_base
 
     base = json.loads(base_key)
-    model, (_, images) = open_base(base, seed), clips(split, count, base["nouns"])
+    model, (_, images) = open_base(base, seed), drawn(base, split, count)
     return clip_base.lower_features(model, images, start)
 
 

@@ -121,7 +121,8 @@ class Vlab(nn.Module):
         """The loss of one batch.
 
         Args:
-            text, prompt, labels: ids (B, Q, n), (B, Q, m), (B, Q, n); causal, weight: (B, Q).
+            text, prompt, labels: ids (B, Q, n), (B, Q, m), (B, Q, n); causal, weight: (B, Q). If all weights are zero,
+                no word is predicted.
             caption, caption_mask: CLIP's text input (B, l), clip by clip; vtc, pair: ratios of its losses. For `pair`
                 items 2i and 2i + 1 are a clip and its reversal.
             lower: tokens that enter block `self.start` of the video encoder; or
@@ -130,7 +131,9 @@ class Vlab(nn.Module):
         seen = {name: x for name, x in (("video", video), ("image", image)) if x is not None}
         if lower is not None:
             seen["video"] = self.video(lower, self.start)
-        loss = word_loss(self.word_scores(seen, text, prompt, causal), labels, weight)
+        loss = torch.zeros(())
+        if weight.any():
+            loss = word_loss(self.word_scores(seen, text, prompt, causal), labels, weight)
         if vtc or pair:
             scores = self.similarity(seen, caption, caption_mask) * self.scale.exp()
             loss = loss + vtc * contrastive_loss(scores) + (pair * pair_loss(scores) if pair else 0.0)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab import language
-from mmlib.vlab.base import Settings, as_text, features, load_weights, open_base, read_weights, tokenizer
-from mmlib.vlab.data import clips
+from mmlib.vlab.base import Settings, as_text, drawn, features, load_weights, open_base, read_weights, tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +52,11 @@ def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
     return {arm: -rate for arm, (_, rate) in best.items()}
 
 
+def rates(settings: Settings, learning_rate: float) -> Settings:
+    """AdamW's rate and Muon's, which is so many times as high: one grid for both."""
+    return {"learning_rate": learning_rate, "muon_learning_rate": settings["muon_ratio"] * learning_rate}
+
+
 def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
     """`tconv`, `tconv@T4` (frames) or `tconv@qa` (one loss alone) -> the arm and what it changes in the settings.
 
@@ -87,11 +91,12 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     arm, changes = parse_arm(shard["arm"], settings["blocks"], settings["hidden"])
-    options = {"ratios": RATIOS, **settings, **changes, "learning_rate": shard["learning_rate"], "name": shard["name"]}
+    options = {"ratios": RATIOS, **settings, **changes, **rates(settings, shard["learning_rate"])}
+    options["name"] = shard["name"]
     words = tokenizer(base["nouns"])
     model = Vlab(open_base(base, seed), arm, words.pad_token_id, seed)
     adopt_reader(model, read_weights(store.project_root() / f"results/vlab/clip/reader-seed{seed}.safetensors"))
-    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
     scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
     seen = {"lower": features(base, seed, "train", model.start)}
     curve = training.train(model, sequences, pairs, seen, options, seed, scratch)
@@ -110,7 +115,7 @@ def measure_adapted(
     from mmlib.vlab import training
     from mmlib.vlab.measures import measure
 
-    pairs, _ = clips(split, base["test_clips"], base["nouns"])
+    pairs, _ = drawn(base, split)
     below = features(base, seed, split, model.start)
     see = training.seer({"video": training.encode(model, below, frames=frames)})
     shuffled = training.seer({"video": training.encode(model, below, "shuffled", frames)})
@@ -134,11 +139,12 @@ def blend(shard: dict[str, Any]) -> dict[str, Any]:
     stage1 = load_weights(Vlab(clip, arm, words.pad_token_id, seed), path)
     model = blended(stage1, clip, shard["arm"], seed)
     tokens = {split: branch_tokens(stage1, base, seed, split, model.slots) for split in ("train", "test")}
-    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
-    options = {"ratios": RATIOS, **settings, "name": shard["name"]}
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
+    options = {"ratios": RATIOS, **settings, **rates(settings, settings["learning_rate"]), "name": shard["name"],
+               "contrastive_steps": 0}  # fmt: skip
     scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
     curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
-    test, _ = clips("test", base["test_clips"], base["nouns"])
+    test, _ = drawn(base, "test")
     return {
         "arm": shard["arm"], "seed": seed, "curve": curve,
         "parameters": sum(p.numel() for p in model.fusion.parameters()),

@@ -16,9 +16,10 @@ from tests.world.conftest import DATA
 BASE = {"nouns": 8, "clips": 12, "test_clips": 12, "width": 32, "layers": 2}
 SETTINGS = {
     "blocks": [1], "hidden": 8, "steps": 2, "batch": 4, "questions": 2, "adapter_pace": 5.0, "clip_pace": 0.2,
-    "answer_share": 0.8,
+    "answer_share": 0.8, "muon_ratio": 2.0, "contrastive_steps": 1,
 }  # fmt: skip
-READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "questions": 2, "answer_share": 0.8}
+READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "muon_learning_rate": 2e-3, "questions": 2,
+          "answer_share": 0.8}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,8 @@ def adapt(arm, split="test", keep=False):
 @pytest.fixture(scope="module")
 def adapted(project):
     shard = {"name": "seed 0", "seed": 0, "base": BASE,
-             "settings": {"steps": 2, "batch": 4, "learning_rate": 1e-3, "reader": READER}}  # fmt: skip
+             "settings": {"stills": 12, "steps": 2, "batch": 4, "learning_rate": 1e-3, "muon_learning_rate": 2e-3,
+                          "reader": READER}}  # fmt: skip
     trained = base.train_base(shard)
     base.write_weights([trained], project / "results/vlab/clip")
     assert "weights" not in trained

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from mmlib.models import fit
+from mmlib.models.optimizer import split_parameters
 from mmlib.vlab import clip_base, language, tasks, training
 from mmlib.vlab.batches import IGNORED, still_collate, training_collate
 from mmlib.vlab.model import RATIOS, Arm, Vlab, adopt_reader, reader_state
 
 SETTINGS = {
-    "name": "test", "steps": 4, "batch": 6, "learning_rate": 1e-3, "adapter_pace": 4.0, "clip_pace": 0.2,
-    "questions": 2, "ratios": RATIOS,
+    "name": "test", "steps": 4, "batch": 6, "learning_rate": 1e-3, "muon_learning_rate": 2e-3,
+    "adapter_pace": 4.0, "clip_pace": 0.2, "questions": 2, "ratios": RATIOS, "contrastive_steps": 1,
 }  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(small_clip, sequences, pairs, low
     monkeypatch.setattr(training, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(small_clip, sequences, pairs, lower, tmp_path / "s")
-    assert list((tmp_path / "s").glob("checkpoint-2"))
+    assert list((tmp_path / "s-1").glob("checkpoint-2"))
     monkeypatch.setattr(training, "fit", with_saves)
     resumed, _ = trained(small_clip, sequences, pairs, lower, tmp_path / "s")
     for name, value in whole.state_dict().items():
@@ -137,6 +138,37 @@ def test_losses_can_be_left_out(small_clip, sequences, pairs, lower):
         model.zero_grad()
         model(**batch)["loss"].backward()
         assert not any(p.grad is not None and p.grad.any() for p in still.parameters())
+
+
+def test_words_wait_until_the_contrastive_phase_is_over(small_clip, sequences, pairs, lower):
+    """First phase: no gradient for the multimodal encoder. An arm without contrastive losses has words in both."""
+    first, second = training.phases({**SETTINGS, "contrastive_steps": 3})
+    assert (first["steps"], second["steps"]) == (3, SETTINGS["steps"]) and second["ratios"] == RATIOS
+    model = Vlab(small_clip, Arm("tconv", (1,), hidden=8), 0, 0)
+    batch = training_collate(sequences, pairs, training.seer({"lower": lower}), first, 0)(list(range(6)))
+    model(**batch)["loss"].backward()
+    assert not any(p.grad is not None for p in model.fusion.parameters())
+    assert all(p.grad.any() for p in model.video.adapters["attention1"].conv.parameters())
+    words = {**SETTINGS, "contrastive_steps": 3, "ratios": {**RATIOS, "vtc": 0.0, "pair": 0.0}}
+    assert [part["ratios"] for part in training.phases(words)] == [words["ratios"]] * 2
+    assert training.phases({**SETTINGS, "contrastive_steps": 0}) == [{**SETTINGS, "contrastive_steps": 0}]
+    _, curve = trained(small_clip, sequences, pairs, lower, contrastive_steps=3)
+    assert curve[0]["step"] == 3 and curve[-1]["step"] == 3 + SETTINGS["steps"]
+
+
+def test_muon_trains_matrices_of_layers_and_no_table_of_words(small_clip):
+    model = Vlab(small_clip, Arm("tconv", (1,), hidden=8), 0, 0)
+    names = {id(value): name for name, value in model.named_parameters()}
+    hidden, others = ([names[id(weight)] for weight in part] for part in split_parameters(model))
+    assert not [name for name in hidden if "embed" in name or name.endswith("bias")]
+    assert {"fusion.word_embed.weight", "fusion.place_embed.weight", "tokens.video.frame"} <= set(others)
+    assert {"video.adapters.attention1.down.weight", "fusion.layers.0.attend.query.weight"} <= set(hidden)
+
+
+def test_positions_are_as_large_as_what_is_seen(words):
+    """With transformers' own 0.02 no layer of a trained CLIP tells where a patch was."""
+    table = clip_base.build_clip(words, 64, 2, 18, 0).vision_model.embeddings.position_embedding.weight
+    assert table.std().item() == pytest.approx(clip_base.POSITION_DEVIATION, rel=0.1) and table.std() > 0.3
 
 
 def test_stage_2_trains_on_cached_tokens_and_gives_the_same_loss(small_clip, sequences, pairs, images, lower):
