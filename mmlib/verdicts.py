@@ -15,13 +15,13 @@ The first row that applies decides; m is the criterion's margin, [low, high] the
 | the interval has no width                                                                 | inconclusive   |
 | equivalence: the interval lies within ±m                                                  | holds          |
 |   it lies wholly beyond +m or beyond -m                                                   | contradicted   |
-|   half > m: it could not have fitted, wherever it lies                                    | inconclusive   |
-|   else (it reaches beyond ±m, although it could have fitted)                              | not-reproduced |
+|   half > m (it could not have fitted, wherever it lies), or it holds 0                    | inconclusive   |
+|   else (there is a difference, and it may be larger than m)                               | not-reproduced |
 | difference: near > m                                                                      | holds          |
 |   near > 0                                                                                | direction-only |
 |   far < 0                                                                                 | contradicted   |
-|   half > m                                                                                | inconclusive   |
-|   else                                                                                    | not-reproduced |
+|   far <= m: an effect of the claimed size is excluded                                     | not-reproduced |
+|   else: both no effect and one of the claimed size remain possible                        | inconclusive   |
 
 `holds` is written `reproduced` only when the card is at the paper's scale and so is the profile, and
 `consistent-at-reduced-scale` otherwise. Decisions use the rounded numbers that the row shows.
@@ -225,11 +225,13 @@ def _equivalence(interval: Interval, criterion: Criterion) -> tuple[str, str]:
         return "contradicted", f"the whole interval lies beyond ±{margin:g}"
     if half > margin:
         return "inconclusive", f"the interval is too wide: half of it, {half:.3g}, exceeds the margin {margin:g}"
-    return "not-reproduced", f"the interval reaches beyond ±{margin:g}, although half of it, {half:.3g}, is within"
+    if interval.low <= 0 <= interval.high:
+        return "inconclusive", f"the interval holds 0 and reaches beyond ±{margin:g}: both remain possible"
+    return "not-reproduced", f"the interval leaves 0 out and reaches beyond ±{margin:g}"
 
 
 def _difference(interval: Interval, criterion: Criterion) -> tuple[str, str]:
-    margin, half = criterion.margin, interval.half_width
+    margin = criterion.margin
     sign = 1 if criterion.direction == "positive" else -1
     near, far = sorted((sign * interval.low, sign * interval.high))
     if near > margin:
@@ -238,9 +240,9 @@ def _difference(interval: Interval, criterion: Criterion) -> tuple[str, str]:
         return "direction-only", f"the whole interval is {criterion.direction}, but it reaches below {margin:g}"
     if far < 0:
         return "contradicted", f"the claim is {criterion.direction}, the whole interval has the other sign"
-    if half > margin:
-        return "inconclusive", f"the interval holds 0 and is too wide: half of it, {half:.3g}, exceeds {margin:g}"
-    return "not-reproduced", f"the interval holds 0, although half of it, {half:.3g}, is within the margin {margin:g}"
+    if far <= margin:
+        return "not-reproduced", f"the interval holds 0 and leaves out every effect beyond the margin {margin:g}"
+    return "inconclusive", f"the interval holds 0 and effects beyond the margin {margin:g}: both remain possible"
 
 
 def _row(card: Card, verdict: str, reason: str, profile: str, lock: str,

@@ -42,3 +42,15 @@ def test_parameters_of_a_section_and_of_a_leaf(root):
     known = stages.load(root)
     assert stages.parameters(known["lm"], root)["layers"] == 30
     assert stages.parameters(known["quantization-bits-report"], root) == {"shots": 5}
+
+
+def test_stages_come_after_those_that_make_their_inputs(root):
+    names = list(stages.load(root))
+    order = stages.in_order(root, reversed(names))
+    assert sorted(order) == sorted(names)
+    pairs = (("world-clip", "world-llava"), ("quantization-verdicts", "ledger"), ("lm", "quantization-bits"))
+    for before, after in pairs:
+        assert order.index(before) < order.index(after)
+    assert stages.in_order(root, ["quantization-bits-report", "quantization-bits"])[0] == "quantization-bits"
+    with pytest.raises(UserError, match=r"unknown stage `quantization-bit`.*quantization-bits"):
+        stages.in_order(root, ["quantization-bit"])
