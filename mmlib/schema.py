@@ -480,6 +480,7 @@ class VlabAdapting:
     kept: list[str]
     tuned: list[str]
     learning_rates: list[float]
+    learning_rate: float
     muon_ratio: float
     blocks: list[int]
     hidden: int

@@ -87,9 +87,10 @@ def collate_texts(
     """
     turns = [task for task in ("ulm", "mlm") if ratios[task]]
     tasks = [[turns[(first + i) // 2 % len(turns)]] if turns else [] for i in range(len(texts))]
-    rows = [[_captioned(sequences, said, task, draw) for task in each] for (said, _), each in zip(texts, tasks, strict=True)]
-    for (_, asked), row, each in zip(texts, rows, tasks, strict=True):
-        row += [(*sequences.mask(said, "qa", draw), list(sequences.ids(about))) for about, said in asked]
+    rows = []
+    for (caption, asked), each in zip(texts, tasks, strict=True):
+        row = [_captioned(sequences, caption, task, draw) for task in each]
+        rows.append(row + [(*sequences.mask(said, "qa", draw), list(sequences.ids(about))) for about, said in asked])
         each += ["qa"] * len(asked)
     text, labels, prompt = ([[part[k] for part in row] for row in rows] for k in range(3))
     said = encode_texts(sequences.tokenizer, [caption for caption, _ in texts], LENGTH)

@@ -39,8 +39,8 @@ BRANCHES = {
     "image+image": ("parallel", {"video": "image", "image": "image"}),
 }
 # The group has 1.5 L_vtc, and L_vtm with hard negatives at 1 (COSA). The hardest negative of a clip is known here: its
-# reversal. Pilot, one seed: 275 steps of VTC taught no order (0.50 of pairs right); weighted like this, and alone before
-# words are predicted, order is learned within 200. MLM is there, and off: no task that is measured fills masks.
+# reversal. Pilot, one seed: 275 steps of VTC taught no order (0.50 of pairs right); weighted like this, and alone
+# before words are predicted, order is learned within 200. MLM is there, and off: no task that is measured fills masks.
 RATIOS = {"vtc": 0.3, "pair": 2.0, "mlm": 0.0, "ulm": 0.5, "qa": 1.0}
 
 

@@ -56,10 +56,12 @@ def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
     return {arm: -rate for arm, (_, rate) in best.items()}
 
 
-def rate_for(arm: str, chosen: dict[str, float], blocks: list[int]) -> float:
-    """An arm's rate: that of its kind, or of `b2` (no adapter) or `st3d` (an adapter)."""
+def rate_for(arm: str, chosen: dict[str, float], blocks: list[int], other: float) -> float:
+    """The rate chosen for an arm's kind; `b2`'s for the others without adapter; else `other`."""
     kind = arm.partition("@")[0]
-    return chosen[kind] if kind in chosen else chosen["b2" if arms(blocks)[kind].adapter == "none" else "st3d"]
+    if kind not in chosen and arms(blocks)[kind].adapter == "none":
+        kind = "b2"
+    return chosen.get(kind, other)
 
 
 def rates(settings: Settings, learning_rate: float) -> Settings:
@@ -105,7 +107,8 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     options["name"] = shard["name"]
     words = tokenizer(base["nouns"])
     model = Vlab(open_base(base), arm, words.pad_token_id, seed)
-    adopt_reader(model, read_weights(store.project_root() / f"results/vlab/clip/reader-seed{base['clip_seed']}.safetensors"))
+    reader = f"results/vlab/clip/reader-seed{base['clip_seed']}.safetensors"
+    adopt_reader(model, read_weights(store.project_root() / reader))
     sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
     scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
     seen = {"lower": features(base, "train", model.start)}

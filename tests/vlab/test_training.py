@@ -49,7 +49,7 @@ def test_every_batch_holds_partners_and_asks_what_it_should(sequences, pairs):
         assert all(b == a + 1 and a % 2 == 0 for a, b in zip(items[::2], items[1::2], strict=True))
         assert batch["text"].shape == batch["labels"].shape == (6, 3, batch["text"].shape[-1])
         every_other = [number // 2 % 2 == 0 for number in range(start, start + 6)]
-        assert batch["causal"][:, 1:].all() and batch["causal"][:, 0].tolist() == every_other
+        assert batch["causal"][:, 1:].all() and batch["causal"][:, 0].tolist() == every_other, "ULM, then MLM, in turn"
         assert batch["weight"].sum().item() == pytest.approx(RATIOS["mlm"] + RATIOS["ulm"] + RATIOS["qa"])
         said = sequences.tokenizer.batch_decode(batch["caption"], skip_special_tokens=True)
         for item, text in zip(items, said, strict=True):
