@@ -279,6 +279,35 @@ class SurveyTuning:
 
 
 @dataclass(frozen=True)
+class SurveyEmergence:
+    """Stage `survey_llm-emergence`: recall by depth, sums by width."""
+
+    seeds: list[int]
+    batch: int
+    items: int
+    recall_width: int
+    recall_steps: int
+    every: int
+    addition_widths: list[int]
+    addition_steps: int
+
+
+@dataclass(frozen=True)
+class SurveySmol:
+    """Stage `survey_llm-smol`: chain of thought and preference tuning of SmolLM2, frontier of the byte model."""
+
+    seeds: list[int]
+    search_seed: int
+    thought_items: int
+    steering_pairs: int
+    steering_steps: int
+    steering_batch: int
+    steering_prompts: int
+    steering_rates: list[float]
+    frontier_rates: list[float]
+
+
+@dataclass(frozen=True)
 class SurveyLlm:
     """The companion to the survey of large language models, one section per compute stage."""
 
@@ -287,6 +316,8 @@ class SurveyLlm:
     frozen: SurveyFrozen
     roofline: SurveyRoofline
     tuning: SurveyTuning
+    emergence: SurveyEmergence
+    smol: SurveySmol
 
 
 @dataclass(frozen=True)

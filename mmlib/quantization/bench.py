@@ -1,7 +1,7 @@
 """The subject and what it is measured on: one model, held-out text, ability tasks; shared by the study's parts.
 
-"16-bit" is the packaged model after dequantization; all arithmetic is float32, so that rounding noise of a
-16-bit evaluation is never mistaken for quantization loss.
+"16-bit" is the packaged model after dequantization, every weight rounded to 16 bits (`stored`); sums run in float32,
+so that the noise of 16-bit sums is never mistaken for quantization loss.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmlib import text
 from mmlib.metrics import continuations, lm
 from mmlib.models.lm import open_checkpoint
-from mmlib.quantization import abilities
+from mmlib.quantization import abilities, stored
 from mmlib.quantization.model import linears
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def open_bench(root: Path, settings_json: str) -> Bench:
     torch.set_num_threads(1)
     settings = json.loads(settings_json)
     model, tokenizer = open_checkpoint(root / CHECKPOINT)
+    stored.at_16_bits(model)
     windows = test_windows(tokenizer, settings, root)
     tasks = tuple(task_list(settings, root))
     original = {name: linear.weight.data for name, linear in linears(model).items()}

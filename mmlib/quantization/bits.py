@@ -6,14 +6,17 @@ One variant is one shard of `engine.shard_map`: quantize a fresh copy of the 16-
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmlib import store, text
 from mmlib.evidence import Evidence
-from mmlib.quantization import abilities, instructions, remapped
+from mmlib.quantization import abilities, instructions, remapped, word_problems
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
-from mmlib.quantization.model import Spec, quantize_model
+from mmlib.quantization.model import Report, Spec, quantize_model
 from mmlib.quantization.speaking import PROMPTS, answer_greedily
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def variants(
@@ -58,31 +61,43 @@ def _variant(
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """Quantize and measure one variant: `{"variant": …, "settings": …}` -> JSON results, no times in it.
 
-    What a model says and makes of remapped labels is measured on the reference and on grouped GPTQ only (at widths
-    that hardly vary, `once_widths`, for the first calibration seed), of the ablation's variants the text alone.
+    Answers, remapped labels and tasks without demonstrations are measured on the reference and on grouped GPTQ only,
+    of the ablation's variants the text alone. Later calibration seeds answer only what a claim counts, and no remapped
+    labels at widths that hardly vary (`once_widths`). Word problems are asked of the reference.
     """
     settings, variant = shard["settings"], shard["variant"]
     root, bits = store.project_root(), variant["bits"]
     shared = open_bench(root, store.dump_json(settings))
-    model, size, loss = quantized(shared, variant, settings, root)
+    model, size, report = quantized(shared, variant, settings, root)
     whole = variant["tokens"] is None
     grouped = variant["method"] == "gptq" and variant["group"] is not None
     first = variant["seed"] in (None, settings["calibration_seeds"][0])
-    speaks = whole and (grouped or variant["method"] == "none") and (first or bits not in settings["once_widths"])
+    speaks = whole and (grouped or variant["method"] == "none")
+    shots = (*([0] if speaks else []), settings["shots"]) if whole else ()
     return {
         "variant": variant,
         "size": size,
-        "gptq_loss": loss,
+        "file": saved_and_reloaded(model, report, shared.windows[:1]) if grouped and whole and first else None,
+        "gptq_loss": {kind: round(value, 4) for kind, value in report.loss.items()} or None,
         "text": shared.text_scores(model),
-        "icl": {str(shots): shared.icl_scores(model, shots) for shots in (0, settings["shots"]) if whole},
+        "icl": {str(count): shared.icl_scores(model, count) for count in shots},
         "samples": answer_greedily(model, shared.tokenizer, list(PROMPTS), settings["sample_tokens"])
         if speaks and first
         else None,
-        "remapped": remapped.scores(model, shared.tokenizer, mappings(settings, root)) if speaks else None,
-        "answers": answers(model, shared.tokenizer, settings)
+        "remapped": remapped.scores(model, shared.tokenizer, mappings(settings, root))
+        if speaks and (first or bits not in settings["once_widths"])
+        else None,
+        "answers": answers(model, shared.tokenizer, settings, root, everything=first)
         if speaks and bits in (16, *settings["answer_widths"])
         else None,
+        "words": words(model, shared.tokenizer, settings) if variant["method"] == "none" else None,
     }
+
+
+def words(model: Any, tokenizer: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """The word problems of `arithmetic`, in English, few-shot: direct and with the work shown."""
+    items = min(word_problems.ITEMS, settings["icl_items"] * len(settings["tasks"]))
+    return word_problems.scores(model, tokenizer, items, settings["shots"])
 
 
 def mappings(settings: dict[str, Any], root: Path) -> list[abilities.Task]:
@@ -91,10 +106,25 @@ def mappings(settings: dict[str, Any], root: Path) -> list[abilities.Task]:
     return remapped.build(root, mappings=settings["mappings"], **size)
 
 
-def answers(model: Any, tokenizer: Any, settings: dict[str, Any]) -> list[str]:
-    """Greedy answers to the instructions that are checked by rules."""
-    texts = [prompt.text for prompt in requests(settings)]
-    return answer_greedily(model, tokenizer, texts, settings["answer_tokens"])
+def answers(model: Any, tokenizer: Any, settings: dict[str, Any], root: Path, everything: bool) -> list[str | None]:
+    """Greedy answers to the instructions that are checked by rules; None where a later seed was not asked.
+
+    `everything`: also the kinds that nonsense passes, which no claim counts.
+    """
+    prompts = requests(settings)
+    asked = range(len(prompts)) if everything else floorless(settings, root)
+    said = answer_greedily(model, tokenizer, [prompts[i].text for i in asked], settings["answer_tokens"])
+    found: list[str | None] = [None] * len(prompts)
+    for i, answer in zip(asked, said, strict=True):
+        found[i] = answer
+    return found
+
+
+def floorless(settings: dict[str, Any], root: Path) -> list[int]:
+    """Numbers of the instructions whose kind no answer that follows nothing ever passes."""
+    prompts, known = requests(settings), instructions.vocabulary(root)
+    nulls = instructions.null_answers(prompts, known).values()
+    return instructions.floorless(prompts, [instructions.measure(prompts, rows, known) for rows in nulls])
 
 
 def requests(settings: dict[str, Any]) -> list[instructions.Prompt]:
@@ -102,25 +132,40 @@ def requests(settings: dict[str, Any]) -> list[instructions.Prompt]:
     return instructions.prompts(settings["prompts_per_kind"], settings["prompts_per_live_kind"])
 
 
+def saved_and_reloaded(model: Any, report: Report, window: Tensor) -> dict[str, Any]:
+    """Bytes of the model as a packed checkpoint, and whether it has the same logits when it is opened again.
+
+    Args:
+        window: token ids (1, L) to compare on.
+    """
+    import torch
+
+    from mmlib.quantization import packed
+
+    data = packed.dump(model, report.grids)
+    with torch.inference_mode():
+        same = torch.equal(model(window).logits, packed.restore(data)(window).logits)
+    return {**packed.measured(data), "same_logits": same}
+
+
 def quantized(
     shared: Bench, variant: dict[str, Any], settings: dict[str, Any], root: Path
-) -> tuple[Any, dict[str, Any], dict[str, float] | None]:
-    """The variant's model, its packed size, and GPTQ's loss per kind of linear (None for other methods)."""
+) -> tuple[Any, dict[str, Any], Report]:
+    """The variant's model, its packed size, and what rounding reports (nothing for other methods)."""
     from mmlib.quantization import bnb, size
 
     model, method, bits = shared.fresh_model(), variant["method"], variant["bits"]
     if method.startswith("bnb-"):
-        return bnb.apply(model, method.removeprefix("bnb-")), size.account(model, method, bits), None
+        return bnb.apply(model, method.removeprefix("bnb-")), size.account(model, method, bits), Report()
     if method == "none":
-        return model, size.account(model, method, bits), None
+        return model, size.account(model, method, bits), Report()
     spec = Spec(method, bits, variant["group"], settings["act_order"], settings["damping"])
     calibration = None
     if method == "gptq":
         calibration = calibration_windows(shared.tokenizer, calibrated(variant, settings), variant["seed"], root)
         text.refuse_overlap(calibration, shared.windows)
     report = quantize_model(model, spec, calibration)
-    loss = {kind: round(value, 4) for kind, value in report.loss.items()} or None
-    return model, size.account(model, method, bits, spec), loss
+    return model, size.account(model, method, bits, spec), report
 
 
 def calibrated(variant: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -168,24 +213,24 @@ def _add_mappings(evidence: Evidence, results: list[dict[str, Any]], settings: d
 
 def _add_instructions(evidence: Evidence, results: list[dict[str, Any]], settings: dict[str, Any], root: Path) -> None:
     """Rules obeyed, by the model and by answers that follow nothing; kinds that the latter never pass stand alone."""
-    prompts, words = requests(settings), instructions.vocabulary(root)
-    said = {(f"null-{name}", None): rows for name, rows in instructions.null_answers(prompts, words).items()}
+    prompts, known = requests(settings), instructions.vocabulary(root)
+    said = {(f"null-{name}", None): rows for name, rows in instructions.null_answers(prompts, known).items()}
     for result in results:
         if result["answers"] is not None:
             said[result["variant"]["arm"], result["variant"]["seed"]] = result["answers"]
-    measured = {key: instructions.measure(prompts, rows, words) for key, rows in said.items()}
-    nulls = [scores for (arm, _), scores in measured.items() if arm.startswith("null-")]
-    hard = instructions.floorless(prompts, nulls)
+    hard = floorless(settings, root)
     evidence.units("prompt", [prompt.id for prompt in prompts], asked=len(prompts))
     evidence.units("prompt_floorless", [prompts[i].id for i in hard], asked=len(hard))
     for name in ("strict", "loose", "distinct", "known"):
         floor = 0.0 if name in ("strict", "loose") else None
         evidence.metric(f"if_{name}", units="prompt", higher_is_better=True, floor=floor)
     evidence.metric("if_floorless", units="prompt_floorless", higher_is_better=True, floor=0.0)
-    for (arm, seed), scores in measured.items():
-        for name, values in scores.items():
-            evidence.add(f"if_{name}", arm=arm, seed=seed, values=values)
-        evidence.add("if_floorless", arm=arm, seed=seed, values=[scores["strict"][i] for i in hard])
+    for (arm, seed), rows in said.items():
+        obeyed = instructions.measure([prompts[i] for i in hard], [rows[i] for i in hard], known)["strict"]
+        evidence.add("if_floorless", arm=arm, seed=seed, values=obeyed)
+        if None not in rows:  # the first calibration seed
+            for name, values in instructions.measure(prompts, rows, known).items():
+                evidence.add(f"if_{name}", arm=arm, seed=seed, values=values)
 
 
 def icl_metrics(shots: int) -> list[tuple[str, str, str]]:

@@ -121,8 +121,44 @@ def longer(evidence: dict[str, Any], settings: dict[str, Any]) -> DataFrame:
                 row[label] = f"{numpy.mean(list(mine.values())):.3f}"
                 change = [numpy.subtract(mine[seed], base[seed]) for seed in mine]
                 row[f"{label}, change [95 %]"] = "" if mine is base else _text(paired_bootstrap(change, strata))
+                if metric == "kl":
+                    row["KL, minus RTN [95 %]"] = _text(_beyond_rtn(evidence, bits, settings["group"], mine))
             rows.append(row)
     return pandas.DataFrame(rows)
+
+
+def _beyond_rtn(evidence: dict[str, Any], bits: int, group: int, mine: dict[str, list[float]]) -> Any:
+    """KL of an arm minus that of rounding to nearest, window by window."""
+    import numpy
+
+    (once,) = evidence["metrics"]["kl"]["values"][f"rtn-w{bits}-g{group}"].values()  # it has no seeds
+    return paired_bootstrap([numpy.subtract(values, once) for values in mine.values()], evidence["units"]["text"])
+
+
+def order_by_calibration(evidence: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Per width a sentence: which rounding is nearer to the 16-bit model, with short and with longer calibration."""
+    said = []
+    for bits in settings["longer_widths"]:
+        for tokens in (settings["calibration_tokens"], *settings["longer_windows"]):
+            arm = f"gptq-w{bits}-g{settings['group']}"
+            arm = arm if tokens == settings["calibration_tokens"] else f"{arm}-windows{tokens}"
+            found = _beyond_rtn(evidence, bits, settings["group"], evidence["metrics"]["kl"]["values"][arm])
+            nearer = "GPTQ is" if found.high < 0 else "rounding to nearest is" if found.low > 0 else "neither is surely"
+            said.append(f"{bits} bits, windows of {tokens} tokens: {nearer} nearer to the 16-bit model")
+    return said
+
+
+def files(results: list[dict[str, Any]]) -> DataFrame:
+    """Every width as a packed checkpoint: bytes as counted, of its tensors, of the file, and equal logits."""
+    import pandas
+
+    rows = [
+        {"arm": r["variant"]["arm"], "counted bytes": r["size"]["total_bytes"], "bytes of tensors":
+         r["file"]["tensor_bytes"], "bytes of the file": r["file"]["file_bytes"],
+         "logits after reloading": "equal" if r["file"]["same_logits"] else "NOT equal"}
+        for r in results if r["file"] is not None
+    ]  # fmt: skip
+    return pandas.DataFrame(rows).sort_values("counted bytes", ascending=False)
 
 
 def _text(found: Any) -> str:

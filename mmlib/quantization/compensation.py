@@ -15,7 +15,7 @@ from mmlib import store
 from mmlib.errors import UserError
 from mmlib.models.lm import generate
 from mmlib.models.train import train_lm
-from mmlib.quantization import arithmetic, family, family_store
+from mmlib.quantization import arithmetic, family, family_store, stored
 from mmlib.quantization.model import KINDS, linears
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def _lora_at_all_widths(start: family.Subject, texts: list[str], order: str, sha
 
 
 def _at_all_widths(subject: family.Subject, name: str, base: dict[str, Any]) -> dict[str, Any]:
+    stored.at_16_bits(subject.model)  # tuned weights are stored like those of pre-training
     state = {key: value.clone() for key, value in subject.model.state_dict().items()}
     arms, said = {}, {}
     for bits in (family.FULL_BITS, *base["widths"]):
@@ -183,7 +184,26 @@ def shards(base: dict[str, Any], settings: dict[str, Any], rates: dict[str, floa
 
 
 def as_evidence(results: list[dict[str, Any]], base: dict[str, Any]) -> dict[str, Any]:
-    """Per test problem, for every arm and training seed."""
+    """Per test problem, for every arm and training seed; `cot_gain`, `cot_logprob_gain`: see `gains`."""
     arms = {(arm, result["seed"]): scores for result in results for arm, scores in result["arms"].items()}
-    evidence = family.problem_evidence("quantization-compensation", arms, base).as_dict()
-    return {**evidence, "items": arithmetic.digest(family.test_problems_of(base))}
+    evidence = family.problem_evidence("quantization-compensation", arms, base)
+    for name, of, floor in (("cot_gain", "cot_strict", 0.0), ("cot_logprob_gain", "cot_logprob", None)):
+        evidence.metric(name, units="problem", higher_is_better=True, floor=floor)
+        for (arm, seed), values in gains(arms, of).items():
+            evidence.add(name, arm=arm, seed=seed, values=values)
+    return {**evidence.as_dict(), "items": arithmetic.digest(family.test_problems_of(base))}
+
+
+def gains(arms: dict[tuple[str, int], dict[str, list[float]]], metric: str) -> dict[tuple[str, int], list[float]]:
+    """Per problem, what training brought over no training at the same bits and seed.
+
+    A LoRA teaches the task at 16 bits, too. What it recovers of rounding is its gain on rounded weights minus its
+    gain on 16-bit weights: the difference of two values of this metric (difference in differences).
+    """
+    found = {}
+    for (arm, seed), scores in arms.items():
+        way, _, bits = arm.rpartition("-w")
+        if way != "base":
+            untrained = arms[f"base-w{bits}", seed][metric]
+            found[arm, seed] = [round(a - b, 5) for a, b in zip(scores[metric], untrained, strict=True)]
+    return found

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store, text
 from mmlib.errors import UserError
 from mmlib.evidence import Evidence
+from mmlib.quantization import bitmap
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
-from mmlib.quantization.gptq import hessian, prepare, round_columns
-from mmlib.quantization.model import KINDS, linears, split_rows, visit_inputs
+from mmlib.quantization.gptq import hessian, prepare
+from mmlib.quantization.model import KINDS, linears, round_stacked, visit_inputs
 from mmlib.quantization.speaking import PROMPTS, answer_greedily
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ATTENTION, FFN = KINDS[:4], KINDS[4:]
-KEPT_BITS = 16
 NAMED = ("none", "attention", "ffn", "crucial")  # the variants of the paper
 
 
@@ -45,35 +45,37 @@ def round_all(
     Args:
         calibration: token ids (W, L).
     """
-    import torch
-
     result = Rounding()
 
-    def collect(number: int, block: nn.Module, kinds: tuple[str, ...], x: Tensor) -> None:
-        layer = f"model.layers.{number}.{kinds[0]}"
-        prepared = prepare(hessian(x), damping=damping, act_order=act_order, layer=layer)
-        parts = [block.get_submodule(kind) for kind in kinds]
-        rounded = round_columns(torch.cat([part.weight for part in parts]), prepared, bits, group, layer=layer)
-        for kind, (weight, loss) in zip(kinds, split_rows(rounded, parts), strict=True):
-            result.weights[f"model.layers.{number}.{kind}"] = weight.clone()
-            result.loss[f"model.layers.{number}.{kind}"] = loss.sum().item()
+    def collect(number: int, block: nn.Module, group_of_linears: tuple[str, ...], x: Tensor) -> None:
+        parts = {f"model.layers.{number}.{kind}": block.get_submodule(kind) for kind in group_of_linears}
+        prepared = prepare(hessian(x), damping=damping, act_order=act_order, layer=next(iter(parts)))
+        for name, (weight, loss, _) in round_stacked(parts, prepared, dict.fromkeys(parts, bits), group).items():
+            result.weights[name], result.loss[name] = weight, loss.sum().item()
 
     visit_inputs(model, calibration, collect)
     return result
 
 
-def apply_map(model: PreTrainedModel, rounding: Rounding, keep: set[str]) -> None:
-    """Put the rounded weight into every linear whose name is not in `keep`, in place.
+def apply_map(model: PreTrainedModel, roundings: dict[int, Rounding], bit_map: dict[str, int]) -> dict[str, int]:
+    """Give every linear the weight that was rounded to its bits, in place; the bits of each.
+
+    Args:
+        roundings: by width.
+        bit_map: pattern of names -> bits (`bitmap.resolve`), 16 where none matches: the linear is left as it is.
 
     Raises:
-        UserError: `keep` names something that is not a quantizable linear.
+        UserError: a pattern names no linear, or bits that were not rounded to; nothing is changed then.
     """
     parts = linears(model)
-    if unknown := sorted(keep - parts.keys()):
-        raise UserError(f"no linear `{unknown[0]}` to keep", f"name modules like `{next(iter(parts))}`")
-    for name, linear in parts.items():
-        if name not in keep:
-            linear.weight.data = rounding.weights[name]
+    widths = bitmap.resolve(bit_map, list(parts))
+    if missing := set(widths.values()) - {bitmap.KEPT, *roundings}:
+        culprit = f"bit map: nothing was rounded to {min(missing)} bits"
+        raise UserError(culprit, f"use {', '.join(map(str, sorted({*roundings, bitmap.KEPT})))}")
+    for name, bits in widths.items():
+        if bits != bitmap.KEPT:
+            parts[name].weight.data = roundings[bits].weights[name]
+    return widths
 
 
 def kind(name: str) -> str:
@@ -109,8 +111,8 @@ def keep_sets(sizes: dict[str, int], loss: dict[str, float], seed: int) -> dict[
     """Arm -> names kept at 16 bits.
 
     The FFN holds three quarters of a block, so keeping it keeps three times as many weights as keeping attention:
-    a confound in the paper. Its controls: random linears of the same number of weights, and as much of the FFN as
-    attention has (`ffn-sample`).
+    a confound in the paper. Its controls: random linears of the same number of weights, as much of the FFN as
+    attention has (`ffn-sample`), and as much of the FFN as the crucial set has (`ffn-as-crucial`).
     """
     crucial = crucial_kinds(loss)
     chosen = {"attention": ATTENTION, "ffn": FFN, "crucial": crucial} | {k: (k,) for k in KINDS}
@@ -119,7 +121,8 @@ def keep_sets(sizes: dict[str, int], loss: dict[str, float], seed: int) -> dict[
         budget = sum(sizes[name] for name in sets[arm])
         sets[f"random-as-{arm}"] = random_subset(sizes, budget, f"{arm}/{seed}")
     ffn = {name: size for name, size in sizes.items() if kind(name) in FFN}
-    sets["ffn-sample"] = random_subset(ffn, sum(sizes[name] for name in sets["attention"]), f"ffn-sample/{seed}")
+    for arm, like in (("ffn-sample", "attention"), ("ffn-as-crucial", "crucial")):
+        sets[arm] = random_subset(ffn, sum(sizes[name] for name in sets[like]), f"{arm}/{seed}")
     return {"none": set(), **sets}
 
 
@@ -127,7 +130,7 @@ def shards(widths: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
     """One shard per width and calibration seed, and the 16-bit reference."""
     pairs = [(bits, seed) for bits in widths for seed in settings["calibration_seeds"]]
     made = [{"name": f"w{bits}/seed{seed}", "bits": bits, "seed": seed, "settings": settings} for bits, seed in pairs]
-    return [*made, {"name": REFERENCE, "bits": KEPT_BITS, "seed": None, "settings": settings}]
+    return [*made, {"name": REFERENCE, "bits": bitmap.KEPT, "seed": None, "settings": settings}]
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     settings, bits, seed = shard["settings"], shard["bits"], shard["seed"]
     root = store.project_root()
     shared = open_bench(root, store.dump_json(settings))
-    if bits == KEPT_BITS:
+    if bits == bitmap.KEPT:
         return {"bits": bits, "seed": None, "arms": {REFERENCE: _measure(shared, settings, True, True)}}
     calibration = calibration_windows(shared.tokenizer, settings, seed, root)
     text.refuse_overlap(calibration, shared.windows)
@@ -147,7 +150,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: weight.numel() for name, weight in rounding.weights.items()}
     arms = {}
     for arm, keep in keep_sets(sizes, rounding.loss, seed).items():
-        apply_map(shared.fresh_model(), rounding, keep)
+        apply_map(shared.fresh_model(), {bits: rounding}, {"*": bits} | dict.fromkeys(sorted(keep), bitmap.KEPT))
         named, first = arm in NAMED, seed == settings["calibration_seeds"][0]
         arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, settings, named, named and first)}
     shared.fresh_model()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BEST = 4  # the width that the paper finds best, compared with every other one
 POINTS = 2001  # of the mean over the common range
 COUNTED = {"block": "block_bytes", "total": "total_bytes"}  # without and with embedding, norms
+METRICS = {"cot": ("cot_strict", 0.0), "logp": ("cot_logprob", None)}  # read there, and the floor of each
 
 
 def common_range(one: list[float], other: list[float]) -> tuple[float, float]:
@@ -88,13 +89,17 @@ def compare(results: list[dict[str, Any]], metric: str, counted: str, one: int, 
 
 
 def add_to(evidence: Evidence, results: list[dict[str, Any]], widths: list[int]) -> None:
-    """Metrics `cot_equal_block`, `cot_equal_total` of arms `w4-beside-w16`, `w16-beside-w4`, per problem and seed."""
-    for counted in COUNTED:
-        name = f"cot_equal_{counted}"
-        evidence.metric(name, units="problem", higher_is_better=True, floor=0.0)
-        for one, other in pairs(widths):
-            scores = compare(results, "cot_strict", counted, one, other)["scores"]
-            for bits, beside in ((one, other), (other, one)):
-                for seed, values in scores[bits].items():
-                    rounded = [round(float(value), 6) for value in values]
-                    evidence.add(name, arm=f"w{bits}-beside-w{beside}", seed=seed, values=rounded)
+    """Metrics `cot_equal_block`, `…_total`, `logp_equal_…` of arms `w4-beside-w16`, `w16-beside-w4`.
+
+    Per problem and seed. Exact match ends at a ceiling; the log-probability of the worked solution (`logp`) does not.
+    """
+    for short, (metric, floor) in METRICS.items():
+        for counted in COUNTED:
+            name = f"{short}_equal_{counted}"
+            evidence.metric(name, units="problem", higher_is_better=True, floor=floor)
+            for one, other in pairs(widths):
+                scores = compare(results, metric, counted, one, other)["scores"]
+                for bits, beside in ((one, other), (other, one)):
+                    for seed, values in scores[bits].items():
+                        rounded = [round(float(value), 6) for value in values]
+                        evidence.add(name, arm=f"w{bits}-beside-w{beside}", seed=seed, values=rounded)

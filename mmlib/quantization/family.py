@@ -17,7 +17,7 @@ from mmlib.errors import UserError
 from mmlib.evidence import Evidence
 from mmlib.metrics import continuations
 from mmlib.models.lm import generate
-from mmlib.quantization import arithmetic, equal_bits, size
+from mmlib.quantization import arithmetic, equal_bits, packed, size, stored
 from mmlib.quantization.model import Spec, linears, quantize_model
 
 if TYPE_CHECKING:
@@ -82,9 +82,11 @@ def training_texts(
 
 
 def subject(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any], seed: int) -> Subject:
-    """`model` with the test problems, a demonstration that is not among them, and calibration text of its own."""
+    """`model`, its weights rounded to 16 bits, with test problems, a demonstration that is not among them, and
+    calibration text of its own."""
     import torch
 
+    stored.at_16_bits(model)
     tests = test_problems_of(settings)
     texts = training_texts(settings, f"calibration/{seed}", CALIBRATION_DOCUMENTS, tests)
     ids = tokenizer(texts, add_special_tokens=False).input_ids
@@ -134,14 +136,15 @@ def flexible(answer: str, problem: arithmetic.Problem) -> bool:
 
 
 def rounded(subject: Subject, bits: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """Quantize the subject's model in place (GPTQ; 16: leave it); its packed size."""
+    """Quantize the subject's model in place (GPTQ; 16: leave it); its packed size, counted and as a file."""
     if bits == FULL_BITS:
         return size.account(subject.model, "none", FULL_BITS)
     spec = Spec("gptq", bits, settings["group"])
-    quantize_model(subject.model, spec, subject.calibration)
+    report = quantize_model(subject.model, spec, subject.calibration)
     for linear in linears(subject.model).values():
         linear.rounded = (bits, fingerprint(linear))
-    return size.account(subject.model, "gptq", bits, spec)
+    file = packed.measured(packed.dump(subject.model, report.grids))
+    return {**size.account(subject.model, "gptq", bits, spec), **file}
 
 
 def fingerprint(linear: nn.Linear) -> str:
@@ -158,6 +161,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     settings, width, seed = shard["settings"], shard["width"], shard["seed"]
     trained = train(settings, width, seed, shard["learning_rate"], shard["steps"])
     state = {name: value.clone() for name, value in trained.model.state_dict().items() if name != "lm_head.weight"}
+    weights = save({name: value.half() for name, value in state.items()})  # 16 bits hold them all (`subject`)
     checked, arms = validated(trained, settings), {}
     for bits in (FULL_BITS, *settings["widths"]):
         trained.model.load_state_dict(state, strict=False)
@@ -165,7 +169,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
         arms[str(bits)] = {"size": stored, "scores": scores(trained), "said": say(trained, trained.model, SAMPLES)}
     return {
         "width": width, "seed": seed, "early": shard["early"], "steps": shard["steps"], "validated": checked,
-        "arms": arms, "tests": arithmetic.digest(trained.tests), "weights": base64.b64encode(save(state)).decode(),
+        "arms": arms, "tests": arithmetic.digest(trained.tests), "weights": base64.b64encode(weights).decode(),
     }  # fmt: skip
 
 

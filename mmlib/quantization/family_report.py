@@ -75,21 +75,25 @@ def lengths(stored: dict[str, Any]) -> DataFrame:
     return pandas.DataFrame(rows)
 
 
-def at_equal_bits(results: list[dict[str, Any]], evidence: dict[str, Any], widths: list[int]) -> DataFrame:
-    """Mean height of two widths' curves over the sizes that both reach: kilobits and percent with 95 % intervals."""
+def at_equal_bits(
+    results: list[dict[str, Any]], evidence: dict[str, Any], widths: list[int], metric: str = "cot_strict"
+) -> DataFrame:
+    """Mean height of two widths' curves over the sizes that both reach, with 95 % intervals: kilobits, and percent of
+    `cot_strict` or nats of `cot_logprob`."""
     import pandas
 
     members, rows = [result for result in results if not result["early"]], []
     strata = evidence["units"]["problem"]
+    scale, unit, digits = (1, "nats", 2) if metric in tables.NATS else (100, "%", 1)
     for counted, label in (("block", "block"), ("total", "with embedding")):
         for one, other in equal_bits.pairs(widths):
-            found = equal_bits.compare(members, "cot_strict", counted, one, other)
+            found = equal_bits.compare(members, metric, counted, one, other)
             row = {"counted": label, "kilobits": f"{found['low'] / 1000:.0f} to {found['high'] / 1000:.0f}"}
             heights = [
-                mean_interval([100 * v for v in found["scores"][bits].values()], strata) for bits in (one, other)
+                mean_interval([scale * v for v in found["scores"][bits].values()], strata) for bits in (one, other)
             ]
-            shown = [f"{each.effect:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in heights]
-            rows.append({**row, "4 bits %": shown[0], "against": f"{other} bits", "its %": shown[1]})
+            shown = [f"{h.effect:.{digits}f} [{h.low:.{digits}f}, {h.high:.{digits}f}]" for h in heights]
+            rows.append({**row, f"4 bits, {unit}": shown[0], "against": f"{other} bits", f"its {unit}": shown[1]})
     return pandas.DataFrame(rows)
 
 

@@ -8,6 +8,7 @@ solution: at a few hundred problems it tells two rates apart where exact match i
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from mmlib.quantization import family
@@ -37,8 +38,12 @@ def shards(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def chosen(found: list[dict[str, Any]]) -> dict[int, float]:
     """Per size the learning rate with the best log-probability of the worked solution (the smaller one of equals)."""
-    best: dict[int, dict[str, Any]] = {}
+    return best_rates(found, "width", "cot_logprob")
+
+
+def best_rates(found: list[dict[str, Any]], of: str, measure: str) -> dict[Any, float]:
+    """Per value of `of` the `learning_rate` of the best mean of `measure` over all its rows; the smaller of equals."""
+    values: dict[Any, dict[float, list[float]]] = {}
     for row in sorted(found, key=lambda row: row["learning_rate"]):
-        if row["width"] not in best or row["cot_logprob"] > best[row["width"]]["cot_logprob"]:
-            best[row["width"]] = row
-    return {width: row["learning_rate"] for width, row in best.items()}
+        values.setdefault(row[of], {}).setdefault(row["learning_rate"], []).append(row[measure])
+    return {key: max(rates, key=lambda rate: fmean(rates[rate])) for key, rates in values.items()}

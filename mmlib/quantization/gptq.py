@@ -7,12 +7,12 @@ read the same input (q, k, v; gate, up) are stacked and share one loop.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmlib.errors import UserError
-from mmlib.quantization.grid import check_group, fit
+from mmlib.quantization.grid import check_group
+from mmlib.quantization.stored import Grids, fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,19 +29,18 @@ class Prepared:
     order: Tensor  # (in,) columns in the order in which they are rounded
     dead: Tensor  # (in,) inputs that are always 0
     factor: Tensor  # (in, in) of the permuted Hessian, see `inverse_factor`
-    seconds: float
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """Result of GPTQ: dequantized weight (out, in) and each output row's loss (out,).
+    """Result of GPTQ: dequantized weight (out, in), each output row's loss (out,), and the grids of the weight.
 
     Summed over rows the loss is 1/2 tr((W - Q) H (W - Q)^T) with the damped H.
     """
 
     weight: Tensor
     loss: Tensor
-    seconds: tuple[float, float]  # Cholesky, column loop
+    grids: Grids
 
 
 def hessian(inputs: Tensor) -> Tensor:
@@ -93,13 +92,12 @@ def prepare(h: Tensor, *, damping: float = 0.01, act_order: bool = True, layer: 
     """
     import torch
 
-    started = time.perf_counter()
     dead = h.diagonal() == 0
     h = h.clone()
     h.diagonal()[dead] = 1.0
     order = torch.argsort(h.diagonal(), descending=True, stable=True) if act_order else torch.arange(len(h))
     factor = inverse_factor(h[order][:, order], damping, layer)
-    return Prepared(order, dead, factor, time.perf_counter() - started)
+    return Prepared(order, dead, factor)
 
 
 def gptq(
@@ -146,23 +144,29 @@ def round_columns(
     import torch
 
     size = check_group(layer, weight.shape[1], group)
-    started = time.perf_counter()
     columns = weight.T.contiguous()  # (in, out)
     columns[prepared.dead] = 0.0
     # A block as wide as a group: every grid is then fitted to weights that carry all earlier corrections.
     width = block if group is None else size
-    quantized, loss = _columns(columns[prepared.order], prepared.factor, bits, size, symmetric, width)
-    result = torch.empty_like(quantized)
+    quantized, loss, fitted = _columns(columns[prepared.order], prepared.factor, bits, size, symmetric, width)
+    result, group_of = torch.empty_like(quantized), torch.empty_like(prepared.order)
     result[prepared.order] = quantized
-    seconds = (prepared.seconds, time.perf_counter() - started)
-    return Rounded(result.T.contiguous(), loss, seconds)
+    group_of[prepared.order] = torch.arange(len(group_of)) // size
+    scale, zero = (torch.stack(parts, dim=1) for parts in zip(*fitted, strict=True))  # (out, groups)
+    return Rounded(result.T.contiguous(), loss, Grids(scale, zero, group_of, bits))
 
 
-def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, block: int) -> tuple[Tensor, Tensor]:
-    """The loop: `w` (in, out) in processing order is overwritten; returns quantized (in, out), loss (out,)."""
+def _columns(
+    w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, block: int
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    """The loop: `w` (in, out) in processing order is overwritten.
+
+    Returns:
+        quantized (in, out), loss (out,), and scale and zero (out,) of every group.
+    """
     import torch
 
-    quantized, loss = torch.empty_like(w), w.new_zeros(w.shape[1])
+    quantized, loss, fitted = torch.empty_like(w), w.new_zeros(w.shape[1]), []
     errors = w.new_empty(min(block, len(w)), w.shape[1])
     diagonal = factor.diagonal().tolist()
     now, done, slots = w.unbind(0), quantized.unbind(0), errors.unbind(0)  # views: slicing once, not per column
@@ -171,6 +175,7 @@ def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, b
         if start % size == 0:
             grid = fit(w[start : start + size], bits, dim=0, symmetric=symmetric)
             scale, zero = grid.scale[0], grid.zero[0]
+            fitted.append((scale, zero))
         for j in range(start, end):
             # `Grid.quantize`, written out in place: at this size the calls cost more than the arithmetic.
             q = torch.div(now[j], scale, out=done[j]).round_().add_(zero).clamp_(0, 2**bits - 1).sub_(zero).mul_(scale)
@@ -180,4 +185,4 @@ def _columns(w: Tensor, factor: Tensor, bits: int, size: int, symmetric: bool, b
         block_errors = errors[: end - start]
         loss += block_errors.square().sum(0) / 2
         w[end:].addmm_(factor[start:end, end:].T, block_errors, alpha=-1)
-    return quantized, loss
+    return quantized, loss, fitted

@@ -6,7 +6,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from mmlib.quantization import arithmetic, compensation, family
+from mmlib.quantization import arithmetic, compensation, family, family_search
 
 WAYS = ("lora", "full", "distilled")  # distilled: LoRA on answers of the 16-bit model
 
@@ -47,9 +47,4 @@ def validation_shards(base: dict[str, Any], settings: dict[str, Any]) -> list[di
 
 def chosen(validated: list[dict[str, Any]]) -> dict[str, float]:
     """Per way the learning rate of the best mean over seeds (the smaller one of equals)."""
-    means: dict[str, dict[float, float]] = {}
-    for way in WAYS:
-        rows = [row for row in validated if row["way"] == way]
-        rates = sorted({row["learning_rate"] for row in rows})
-        means[way] = {rate: fmean(r["solved"] for r in rows if r["learning_rate"] == rate) for rate in rates}
-    return {way: max(by_rate, key=by_rate.__getitem__) for way, by_rate in means.items()}
+    return family_search.best_rates(validated, "way", "solved")

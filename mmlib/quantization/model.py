@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmlib.errors import UserError
-from mmlib.quantization.gptq import gptq, hessian
-from mmlib.quantization.grid import check_group, rtn
+from mmlib.quantization import bitmap
+from mmlib.quantization.gptq import Prepared, hessian, prepare, round_columns
+from mmlib.quantization.grid import check_group
+from mmlib.quantization.stored import Grids, rtn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,8 +46,12 @@ class Spec:
 
 @dataclass
 class Report:
-    """GPTQ loss per kind of linear (summed over blocks), and where the seconds went (never written to results)."""
+    """Grids of every rounded linear, GPTQ loss per kind (summed over blocks), and where the seconds went.
 
+    Seconds are never written to results.
+    """
+
+    grids: dict[str, Grids] = field(default_factory=dict)
     loss: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -56,23 +62,37 @@ def linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     return {name: model.get_submodule(name) for name in names}
 
 
-def quantize_model(model: PreTrainedModel, spec: Spec, calibration: Tensor | None = None) -> Report:
+def quantize_model(
+    model: PreTrainedModel, spec: Spec, calibration: Tensor | None = None, bit_map: dict[str, int] | None = None
+) -> Report:
     """Quantize `model` in place and report.
 
     Args:
         calibration: token ids (W, L), needed by gptq.
+        bit_map: pattern of names -> bits, where they differ from `spec.bits` (`bitmap.resolve`; 16 keeps a linear).
+
+    Raises:
+        UserError: unknown method, no calibration, a group size that fits no row, or a bit map that names no linear.
     """
     if spec.method not in ("rtn", "gptq"):
         raise UserError(f"unknown method `{spec.method}`", "use rtn or gptq")
-    for name, linear in linears(model).items():  # before any work: nothing is lost to a bad group size
+    parts = linears(model)
+    widths = bitmap.resolve(bit_map or {}, list(parts), spec.bits)
+    for name, linear in parts.items():  # before any work: nothing is lost to a bad group size
         check_group(name, linear.in_features, spec.group)
     if spec.method == "rtn":
-        for name, linear in linears(model).items():
-            linear.weight.data = rtn(linear.weight.data, spec.bits, spec.group, layer=name)
-        return Report()
+        return _to_nearest(parts, spec, widths)
     if calibration is None:
         raise UserError("gptq has no calibration text", "pass token windows (W, L)")
-    return _sequential(model, spec, calibration)
+    return _sequential(model, spec, calibration, widths)
+
+
+def _to_nearest(parts: dict[str, nn.Linear], spec: Spec, widths: dict[str, int]) -> Report:
+    report = Report()
+    for name, linear in parts.items():
+        if widths[name] != bitmap.KEPT:
+            linear.weight.data, report.grids[name] = rtn(linear.weight.data, widths[name], spec.group, layer=name)
+    return report
 
 
 def visit_inputs(
@@ -99,35 +119,56 @@ def visit_inputs(
             each.remove()
 
 
-def split_rows(stacked: Any, parts: list[nn.Linear]) -> Any:
-    """(weight, loss) of every linear of a group that was rounded as one stacked matrix."""
-    rows = [part.out_features for part in parts]
-    return zip(stacked.weight.split(rows), stacked.loss.split(rows), strict=True)
+def split_rows(stacked: Any, parts: list[nn.Linear]) -> list[tuple[Tensor, Tensor, Grids]]:
+    """(weight, loss, grids) of every linear of a group that was rounded as one stacked matrix."""
+    found, first = [], 0
+    for part in parts:
+        rows = slice(first, first := first + part.out_features)
+        found.append((stacked.weight[rows].clone(), stacked.loss[rows], stacked.grids.rows(rows.start, rows.stop)))
+    return found
 
 
-def _sequential(model: PreTrainedModel, spec: Spec, calibration: Tensor) -> Report:
+def round_stacked(
+    parts: dict[str, nn.Linear], prepared: Prepared, widths: dict[str, int], group: int | None
+) -> dict[str, tuple[Tensor, Tensor, Grids]]:
+    """Name -> (weight, loss, grids) of linears that read the same input; those kept at 16 bits are left out.
+
+    Rows are independent given the Hessian, so all linears of one width are one stacked matrix.
+    """
     import torch
 
-    report = Report()
+    found: dict[str, tuple[Tensor, Tensor, Grids]] = {}
+    for bits in sorted({widths[name] for name in parts} - {bitmap.KEPT}):
+        alike = {name: part for name, part in parts.items() if widths[name] == bits}
+        stacked = torch.cat([part.weight.data for part in alike.values()])
+        rounded = round_columns(stacked, prepared, bits, group, layer=next(iter(alike)))
+        found |= zip(alike, split_rows(rounded, list(alike.values())), strict=True)
+    return found
+
+
+def _sequential(model: PreTrainedModel, spec: Spec, calibration: Tensor, widths: dict[str, int]) -> Report:
+    report, started = Report(), time.perf_counter()
+
+    def spend(name: str, since: float) -> float:
+        now = time.perf_counter()
+        report.seconds[name] = report.seconds.get(name, 0.0) + now - since
+        return now
 
     def quantize(number: int, block: nn.Module, group: tuple[str, ...], x: Tensor) -> None:
-        started = time.perf_counter()
+        parts = {f"model.layers.{number}.{kind}": block.get_submodule(kind) for kind in group}
+        if all(widths[name] == bitmap.KEPT for name in parts):
+            return
+        since = time.perf_counter()
         h = hessian(x)
-        elapsed = time.perf_counter() - started
-        parts = [block.get_submodule(kind) for kind in group]
-        stacked = torch.cat([part.weight for part in parts])  # rows are independent given H
-        layer = f"model.layers.{number}.{group[0]}"
-        result = gptq(stacked, h, spec.bits, spec.group, damping=spec.damping, act_order=spec.act_order, layer=layer)
-        for kind, part, (weight, loss) in zip(group, parts, split_rows(result, parts), strict=True):
-            part.weight.data = weight.clone()
-            short = kind.split(".")[-1]
+        since = spend("hessian", since)
+        prepared = prepare(h, damping=spec.damping, act_order=spec.act_order, layer=next(iter(parts)))
+        since = spend("cholesky", since)
+        for name, (weight, loss, grids) in round_stacked(parts, prepared, widths, spec.group).items():
+            parts[name].weight.data, report.grids[name] = weight, grids
+            short = name.rpartition(".")[2]
             report.loss[short] = report.loss.get(short, 0.0) + loss.sum().item()
-        spent = (("hessian", elapsed), ("cholesky", result.seconds[0]), ("columns", result.seconds[1]))
-        for name, seconds in spent:
-            report.seconds[name] = report.seconds.get(name, 0.0) + seconds
+        spend("columns", since)
 
-    started = time.perf_counter()
     visit_inputs(model, calibration, quantize)
-    spent = sum(report.seconds.values())
-    report.seconds["forward"] = time.perf_counter() - started - spent
+    spend("forward", started + sum(report.seconds.values()))
     return report

@@ -30,20 +30,31 @@ def answer_greedily(
     Raises:
         UserError: a prompt and its answer do not fit into the model's context.
     """
-    encoded = [_encode(tokenizer, prompt) for prompt in prompts]
-    longest = max(range(len(prompts)), key=lambda i: len(encoded[i]))
+    texts = [_in_template(tokenizer, prompt) for prompt in prompts]
+    return [text.strip() for text in continue_greedily(model, tokenizer, texts, new_tokens, set())]
+
+
+def continue_greedily(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], new_tokens: int, ends: set[int]
+) -> list[str]:
+    """What each text is continued with, until a token of `ends` or the model's own end, at most `new_tokens` tokens.
+
+    Raises:
+        UserError: a text and its continuation do not fit into the model's context.
+    """
+    encoded = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    longest = max(range(len(texts)), key=lambda i: len(encoded[i]))
     needed, limit = len(encoded[longest]) + new_tokens, model.config.max_position_embeddings
     if needed > limit:
-        culprit = f"prompt `{prompts[longest][:40]}…` and its answer need {needed} tokens, the context holds {limit}"
+        culprit = f"prompt `{texts[longest][-40:]}…` and its answer need {needed} tokens, the context holds {limit}"
         raise UserError(culprit, "shorten it or ask for fewer new tokens")
-    tokens = _continue(model, encoded, new_tokens, _ends(model, tokenizer))
-    return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
+    tokens = _continue(model, encoded, new_tokens, ends | _ends(model, tokenizer))
+    return [tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def _in_template(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     message = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False).input_ids
+    return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
 
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmlib import store, text
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.training import LENGTH, TEST_EVERY, train, windows
+from mmlib.survey_llm.training import LENGTH, TEST_EVERY, nats, train, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,12 +133,7 @@ def stored_weights(model: nn.Module, method: str) -> int:
 
 def losses(model: nn.Module, rows: Tensor) -> np.ndarray:
     """(R,) mean nats per byte; virtual tokens before the text do not count."""
-    import torch
-
-    with torch.inference_mode():
-        logits = model(input_ids=rows[:, :-1]).logits[:, -LENGTH:]
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
-    return loss.mean(1).numpy()
+    return nats(model, rows, LENGTH).mean(1).numpy()
 
 
 def search(shard: dict[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.training import train
+from mmlib.survey_llm import training
 from mmlib.survey_llm.transformer import IGNORED
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def tune(model: Decoder, rows: np.ndarray, steps: int, settings: dict[str, Any],
     if not whole:
         labels[:, : ANSWER - 1] = IGNORED
     tuned = copy.deepcopy(model)
-    train(tuned, data[:, :-1], labels, batch=BATCH,
-          learning_rate=RATE, seed=seed)  # fmt: skip
+    training.train(tuned, data[:, :-1], labels, batch=BATCH, learning_rate=RATE, seed=seed)
     return tuned
 
 
@@ -126,14 +125,10 @@ def continued(model: Decoder, rows: np.ndarray, places: range, draw: Any = None)
     """
     import torch
 
-    tokens = torch.from_numpy(rows).clone()
-    with torch.inference_mode():
-        for at in places:
-            low, high = (TASK_WORDS, CHAT_WORDS) if at == PREFIX - 1 else (0, 10)
-            logits = model(tokens[:, :at])["logits"][:, -1, low:high]
-            said = logits.argmax(-1, True) if draw is None else torch.multinomial(logits.softmax(-1), 1, generator=draw)
-            tokens[:, at] = said[:, 0] + low
-    return tokens.numpy()
+    def among(at: int) -> tuple[int, int]:
+        return (TASK_WORDS, CHAT_WORDS) if at == PREFIX - 1 else (0, 10)
+
+    return training.write(model, torch.from_numpy(rows), places, draw, among=among).numpy()
 
 
 def answered(model: Decoder, rows: np.ndarray) -> np.ndarray:
@@ -145,11 +140,7 @@ def surprise(model: Decoder, rows: np.ndarray) -> np.ndarray:
     """(R,) nats of the answers."""
     import torch
 
-    data = torch.from_numpy(rows)
-    with torch.inference_mode():
-        logits = model(data[:, :-1])["logits"][:, ANSWER - 1 :]
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), data[:, ANSWER:], reduction="none")
-    return loss.sum(1).numpy()
+    return training.nats(model, torch.from_numpy(rows), DIGITS).sum(1).numpy()
 
 
 # ---- the third source and its strategies -----------------------------------------------------------------------------

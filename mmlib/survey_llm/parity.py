@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.training import train
+from mmlib.survey_llm import training
 from mmlib.survey_llm.transformer import IGNORED
 
 if TYPE_CHECKING:
@@ -54,15 +54,10 @@ def write(model: Decoder, tokens: Tensor, style: str, temperature: float = 0.0, 
     """What a model says after `=`: (R, 1) in direct style, (R, SLOTS) with its scratchpad; greedy at temperature 0."""
     import torch
 
-    draw, tokens = torch.Generator().manual_seed(seed), tokens.clone()
-    first = SLOTS if style == "scratchpad" else 2 * SLOTS - 1
-    with torch.inference_mode():
-        for at in range(first, 2 * SLOTS):
-            logits = model(tokens[:, : at + 1])["logits"][:, -1, :2]  # (R, 2)
-            chances = (logits / (temperature or 1.0)).softmax(-1)
-            said = torch.multinomial(chances, 1, generator=draw) if temperature else logits.argmax(-1, keepdim=True)
-            tokens = torch.cat([tokens[:, : at + 1], said, tokens[:, at + 2 :]], 1)
-    return tokens[:, first + 1 : 2 * SLOTS + 1].numpy()
+    draw = torch.Generator().manual_seed(seed) if temperature else None
+    places = range(SLOTS + 1 if style == "scratchpad" else 2 * SLOTS, 2 * SLOTS + 1)
+    said = training.write(model, tokens, places, draw, temperature or 1.0, among=lambda at: (0, 2))
+    return said[:, places.start :].numpy()
 
 
 def step_accuracy(model: Decoder, tokens: Tensor, labels: Tensor, bits: int) -> float:
@@ -118,7 +113,7 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     shape = Shape(FILLER + 1, settings["width"], 2, head=8, positions="learned", longest=2 * SLOTS)
     model, batch = Decoder(shape, seed), settings["batch"]
     data = problems(shard["steps"] * batch, None, style, seed=seed + 1)
-    train(model, *data, batch=batch, learning_rate=settings[RATES[style]], seed=seed)
+    training.train(model, *data, batch=batch, learning_rate=settings[RATES[style]], seed=seed)
     measured = measure(model, style, settings["items"], seed if shard["votes"] else None)
     return {"style": style, "steps": shard["steps"], "seed": seed, **measured}
 

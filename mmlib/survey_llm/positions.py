@@ -30,13 +30,7 @@ REPAIRS = {
 
 def tail_loss(model: Decoder, rows: Tensor, length: int, **options: float) -> np.ndarray:
     """Mean nats of the last TARGETS bytes of each row given the `length` bytes before the last one, (R,)."""
-    import torch
-
-    part = rows[:, -length - 1 :]  # (R, length + 1)
-    with torch.inference_mode():
-        logits = model(part[:, :-1], **options)["logits"][:, -TARGETS:]
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), part[:, -TARGETS:], reduction="none")
-    return loss.mean(1).numpy()
+    return training.nats(model, rows[:, -length - 1 :], TARGETS, **options).mean(1).numpy()
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +44,8 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     source, test = training.byte_text(store.project_root())
     length = training.LENGTH
     model = Decoder(Shape(width=settings["position_width"], layers=settings["layers"], head=8, positions=scheme), seed)
-    data = training.windows(source, settings["position_bytes"] // length, length, seed=seed + 1)
     options = {"batch": settings["batch"], "learning_rate": settings["learning_rate"], "seed": seed}
-    training.train(model, data[:, :-1], data[:, 1:], **options)
+    training.read(model, source, settings["position_bytes"], **options)
     rows = training.windows(test, settings["test_windows"], FACTOR * length, seed=1)
     repairs = {scheme: {}} | (REPAIRS if scheme == "rope" else {})
     losses = {

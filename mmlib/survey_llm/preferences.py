@@ -17,6 +17,8 @@ from mmlib.evidence import Evidence
 from mmlib.survey_llm import training
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from mmlib.survey_llm.transformer import Decoder
@@ -66,8 +68,10 @@ def loss(kind: str, beta: float, policy: tuple[Tensor, Tensor], reference: tuple
     return -logsigmoid(beta * margin if kind == "dpo" else preferred - other).mean()
 
 
-def learner(model: Decoder, kind: str, beta: float) -> nn.Module:
-    """A module whose forward gives the loss of pairs, for Trainer."""
+def learner(
+    model: nn.Module, kind: str, beta: float, logprob: Callable[[nn.Module, Tensor], Tensor] = logprob
+) -> nn.Module:
+    """A module whose forward gives the loss of pairs, for Trainer; `logprob` is that of a row's continuation."""
     from torch import nn
 
     class Learner(nn.Module):
@@ -89,11 +93,20 @@ def learn(
     """A copy of `base`, its own reference, after tuning on pairs (R, 2, T)."""
     import torch
 
-    from mmlib.models.fit import fit
-
     with torch.inference_mode():
         reference = logprob(base, pairs.flatten(0, 1)).view(-1, 2)
-    reference, steps, batch = reference.clone(), settings["preference_steps"], settings["preference_batch"]
+    model = copy.deepcopy(base)
+    size = {"steps": settings["preference_steps"], "batch": settings["preference_batch"]}
+    train(learner(model, kind, beta), pairs, reference.clone(), **size, learning_rate=rate, seed=seed)
+    return model.eval()
+
+
+def train(
+    module: nn.Module, pairs: Tensor, reference: Tensor, *, steps: int, batch: int, learning_rate: float, seed: int
+) -> None:
+    """`steps` of a learner on pairs (R, 2, T) in an order drawn from the seed, with the reference's (R, 2) nats."""
+    from mmlib.models.fit import fit
+
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-steps * batch // len(pairs)))])
 
@@ -101,9 +114,7 @@ def learn(
         chosen = order[items]
         return {"rows": pairs[chosen], "reference": reference[chosen]}
 
-    model = copy.deepcopy(base)
-    fit(learner(model, kind, beta), collate, name=kind, steps=steps, batch=batch, learning_rate=rate, seed=seed)
-    return model.eval()
+    fit(module, collate, name="pairs", steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
 
 
 def sample(model: Decoder, prompts: Tensor, draws: int, seed: int) -> Tensor:
@@ -111,11 +122,7 @@ def sample(model: Decoder, prompts: Tensor, draws: int, seed: int) -> Tensor:
     import torch
 
     draw, rows = torch.Generator().manual_seed(seed), prompts.repeat_interleave(draws, 0)
-    with torch.inference_mode():
-        for _ in range(NEW):
-            chances = model(rows)["logits"][:, -1].softmax(-1)
-            rows = torch.cat([rows, torch.multinomial(chances, 1, generator=draw)], 1)
-    return rows.view(len(prompts), draws, -1)
+    return training.write(model, rows, range(PROMPT, PROMPT + NEW), draw).view(len(prompts), draws, -1)
 
 
 def ranked(rows: Tensor) -> Tensor:
@@ -178,9 +185,7 @@ def prepared(settings: dict[str, Any], seed: int, share: float = 1.0) -> tuple[D
 
     source, held = training.byte_text(store.project_root())
     base = Decoder(Shape(width=settings["preference_width"], layers=2, head=8), seed)
-    count = int(share * settings["preference_bytes"]) // training.LENGTH
-    data = training.windows(source, count, training.LENGTH, seed=seed + 1)
-    training.train(base, data[:, :-1], data[:, 1:], batch=16, learning_rate=0.01, seed=seed)
+    training.read(base, source, int(share * settings["preference_bytes"]), batch=16, learning_rate=0.01, seed=seed)
     return base, source, held
 
 

@@ -51,7 +51,10 @@ def verdicts(found: list[dict[str, Any]]) -> str:
 
 
 def predicted(root: Path, first: str) -> str:
-    """Markdown: what was written down before the run, the comment above the card `first` in the file of claims.
+    """Markdown: the comment above the card `first` in the file of claims, told apart by when it was written.
+
+    What follows `LATER:` was added after a result, `NOT PREDICTED:` opens a group whose outcome was known; all else was
+    written before the run.
 
     Raises:
         UserError: no such card, or no comment above it.
@@ -63,7 +66,14 @@ def predicted(root: Path, first: str) -> str:
         start -= 1
     if start == at:
         raise UserError(f"claims/survey_llm.yaml has no card {first} below a comment", "name a group's first card")
-    return "**Written before the run:** " + " ".join(line.strip(" #") for line in lines[start:at]) + "\n\n"
+    comment = " ".join(line.strip(" #") for line in lines[start:at])
+    before, _, later = comment.partition("LATER: ")
+    known = before.startswith("NOT PREDICTED: ")
+    label = "Known before, not predicted" if known else "Written before the run"
+    parts = [f"**{label}:** {before.removeprefix('NOT PREDICTED: ').strip()}"] + [f"**Added later:** {later}"] * bool(
+        later
+    )
+    return "\n\n".join(parts) + "\n\n"
 
 
 def levels(evidence: dict[str, Any], metric: str, scale: float = 1.0) -> DataFrame:

@@ -23,6 +23,7 @@ CONFIGURATIONS = Path(__file__).with_name("configurations.csv")  # Tables 5 and 
 EVALUATIONS = Path(__file__).with_name("evaluations.csv")  # 686 cells of Tables 9, 10, 16, 17, 21
 CORPORA = Path(__file__).with_name("corpora.csv")  # Table 2, gigabytes
 INSTRUCTION_SETS = Path(__file__).with_name("instruction_sets.csv")  # Tables 3 and 4, thousands of examples
+ERRATA = Path(__file__).with_name("errata.csv")  # what the survey prints, and what it should, one row each
 
 BASE = "Self-Instruct-52K"
 STRATEGIES = ("complexity", "diversity", "difficulty", "scaling")
@@ -80,6 +81,31 @@ def quantized(evaluations: DataFrame, metric: str) -> DataFrame:
     split = part["setting"].str.rsplit(" ", n=1)
     part = part.assign(data=split.str[0], bits=split.str[1].str.removesuffix("-bit").astype(int))
     return part.pivot(index=["model", "data"], columns="bits", values="value")
+
+
+def recomputed(evaluations: DataFrame) -> dict[str, float]:
+    """Erratum -> what this code, or a cell of the survey's own tables, gives, where that can be computed."""
+    alpha, beta = 0.34, 0.28  # Hoffmann et al. 2022, equation 10
+
+    def cell(table: str, metric: str, model: str, setting: str = "") -> float:
+        part = evaluations[(evaluations["table"] == table) & (evaluations["metric"] == metric)]
+        part = part[(part["model"] == model) & part["setting"].str.contains(setting, regex=False)]
+        return float(part["value"].item())
+
+    sizes = ("7B", "13B", "30B", "65B")
+    speeds = [
+        [cell("Table 9", "tokens_per_s", f"LLaMA {s}", f"3090 inference {b}-bit") for b in (8, 16)] for s in sizes
+    ]
+    return {
+        "exponent-n": beta / (alpha + beta), "exponent-d": alpha / (alpha + beta), "balance": machine_balance(),
+        "activations": activation_bytes(1, 2048, 4096, 32, 32, 32000) / 1e9, "states": model_state_bytes(6.7e9) / 1e9,
+        "wikifact": cell("Table 17", "simple_prompt", "ChatGPT", "WikiFact"),
+        "wikifact-designed": cell("Table 17", "designed_prompt", "ChatGPT", "WikiFact"),
+        "hellaswag": cell("Table 16", "HellaSwag_acc", "LLaMA (7B)"),
+        "crows-pairs": cell("Table 16", "CrowSPairs_lower_better", "ChatGPT"),
+        "alfworld": cell("Table 16", "ALFWorld_success", "Claude"),
+        "eight-bit-speed": float(sum(eight < sixteen for eight, sixteen in speeds)),
+    }  # fmt: skip
 
 
 def as_evidence(evaluations: DataFrame) -> dict:

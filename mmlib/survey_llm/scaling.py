@@ -14,7 +14,7 @@ import numpy as np
 
 from mmlib import store
 from mmlib.evidence import Evidence
-from mmlib.survey_llm.training import LENGTH, byte_text, held_out_loss, train, windows
+from mmlib.survey_llm.training import LENGTH, byte_text, nats, read, windows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -23,6 +23,7 @@ SIZES = tuple(10.0**power for power in np.arange(5, 15, 0.01))  # grid of N for 
 IDENTIFIED = (
     "inside the bounds"  # 1 where a fit's coefficients are; not an exponent, but what one must be for a verdict
 )
+SCALES, POWERS = (-5, 20), (0.02, 2)  # what fits search: logs of E, A, B; alpha, beta
 HUBER = 1e-3  # on residuals of log L, as Hoffmann et al. 2022, section D.2
 
 
@@ -74,18 +75,29 @@ def fit_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike) -> Law:
         return np.log(np.exp(x[0]) + np.exp(x[1] - x[3] * np.log(n)) + np.exp(x[2] - x[4] * np.log(d))) - np.log(target)
 
     starts = [(np.log(0.6 * target.min()), 12 * p, 12 * p, p, p) for p in (0.2, 0.4, 0.7)]
-    bounds = ([-5, -5, -5, 0.02, 0.02], [np.log(target.min()), 20, 20, 2, 2])
+    (least, most), (low, high) = SCALES, POWERS
+    bounds = ([least, least, least, low, low], [np.log(target.min()), most, most, high, high])
     rough = min((least_squares(residuals, start, bounds=bounds) for start in starts), key=lambda fit: fit.cost)
     final = least_squares(residuals, rough.x, bounds=bounds, loss="huber", f_scale=HUBER, max_nfev=200)
     e, a, b, alpha, beta = final.x
     return Law(float(np.exp(e)), float(np.exp(a)), float(np.exp(b)), float(alpha), float(beta))
 
 
+def bootstrap(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, draws: int, seed: int = 0) -> list[Law]:
+    """Laws fitted to the mean loss (cells,) over seeds drawn with replacement from losses (S, cells).
+
+    S - 1 of S seeds are drawn, which makes the variance right for few of them (`mmlib.stats`).
+    """
+    table, rng = np.asarray(losses, float), np.random.default_rng(seed)
+    picks = rng.integers(len(table), size=(draws, max(1, len(table) - 1)))
+    return [fit_law(parameters, tokens, table[pick].mean(0)) for pick in picks]
+
+
 def identified(law: Law) -> bool:
     """Whether a fit ended inside the range that it may search; at an end its coefficients say nothing."""
-    return (
-        law.irreducible > 1.01 * np.exp(-5) and 0.0202 < min(law.exponents_of_loss) < max(law.exponents_of_loss) < 1.98
-    )
+    low, high = POWERS
+    inside = all(1.01 * low < power < 0.99 * high for power in law.exponents_of_loss)
+    return inside and law.irreducible > 1.01 * np.exp(SCALES[0])
 
 
 def compute_law(compute: ArrayLike, losses: ArrayLike, at: ArrayLike) -> np.ndarray:
@@ -107,7 +119,8 @@ def data_law(tokens: ArrayLike, losses: ArrayLike, at: ArrayLike) -> np.ndarray:
         return np.exp(x[0]) + np.exp(x[1] - x[2] * np.log(amount))
 
     starts = [(target.min() + np.log(0.6), 12 * power, power) for power in (0.2, 0.4, 0.7)]
-    bounds = ([-5, -5, 0.02], [target.min(), 20, 2])
+    (least, most), (low, high) = SCALES, POWERS
+    bounds = ([least, least, low], [target.min(), most, high])
     fits = [least_squares(lambda x: np.log(law(x, d)) - target, start, bounds=bounds) for start in starts]
     return law(min(fits, key=lambda fit: fit.cost).x, np.asarray(at, float))
 
@@ -123,12 +136,11 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     source, test = byte_text(store.project_root())
     rows = windows(test, settings["test_windows"], LENGTH, seed=0)
     shape = Shape(width=shard["width"], layers=settings["layers"], head=8)
-    losses = []
+    losses, options = [], {"batch": settings["batch"], "learning_rate": settings["learning_rate"], "seed": seed}
     for amount in settings["amounts"]:
-        model, data = Decoder(shape, seed), windows(source, amount // LENGTH, LENGTH, seed=seed + 1)
-        options = {"batch": settings["batch"], "learning_rate": settings["learning_rate"], "seed": seed}
-        train(model, data[:, :-1], data[:, 1:], **options)
-        losses.append(round(float(held_out_loss(model, rows).mean()), 5))
+        model = Decoder(shape, seed)
+        read(model, source, amount, **options)
+        losses.append(round(float(nats(model, rows).mean(1).numpy().mean()), 5))
     return {"width": shard["width"], "seed": seed, "n": shape.block_parameters, "losses": losses}
 
 

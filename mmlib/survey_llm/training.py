@@ -1,18 +1,18 @@
-"""What the experiments with small models share: bytes of real text, training by the Trainer, held-out loss."""
+"""What the experiments with small models share: bytes of real text, training by the Trainer, loss, writing."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmlib import text
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from mmlib.survey_llm.transformer import Decoder
+    from torch import Generator, Tensor, nn
 
 TEST_EVERY = 10  # one document in ten is held out
 LENGTH = 64  # bytes of a training window
@@ -43,21 +43,56 @@ def windows(source: np.ndarray, count: int, length: int, seed: int) -> Tensor:
     return torch.from_numpy(source[starts[:, None] + np.arange(length + 1)].astype(np.int64))
 
 
-def train(model: Decoder, inputs: Tensor, labels: Tensor, *, batch: int, learning_rate: float, seed: int) -> None:
-    """One pass over rows of inputs and labels (R, T), in order."""
+def train(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, batch: int, learning_rate: float, seed: int, **options: Any
+) -> None:
+    """One pass over rows of inputs and labels (R, T), in order; further `options` are those of `fit`."""
     from mmlib.models.fit import fit
 
     def collate(items: list[int]) -> dict[str, Tensor]:
         return {"input_ids": inputs[items], "labels": labels[items]}
 
-    fit(model, collate, name="train", steps=len(inputs) // batch, batch=batch, learning_rate=learning_rate, seed=seed)
+    steps = len(inputs) // batch
+    fit(model, collate, name="train", steps=steps, batch=batch, learning_rate=learning_rate, seed=seed, **options)
 
 
-def held_out_loss(model: Decoder, rows: Tensor, **options: float) -> np.ndarray:
-    """Mean nats per byte of each window (R,); `options` go to the model."""
+def read(model: nn.Module, source: np.ndarray, amount: int, *, batch: int, learning_rate: float, seed: int) -> None:
+    """Train on `amount` bytes in windows of LENGTH, drawn from the seed."""
+    rows = windows(source, amount // LENGTH, LENGTH, seed=seed + 1)
+    train(model, rows[:, :-1], rows[:, 1:], batch=batch, learning_rate=learning_rate, seed=seed)
+
+
+def nats(model: nn.Module, rows: Tensor, last: int = 0, **options: float) -> Tensor:
+    """(R, last) surprise of the `last` tokens of each row (0: of all but the first); `options` go to the model."""
+    import torch
+
+    last = last or rows.shape[1] - 1
+    with torch.inference_mode():
+        logits = model(rows[:, :-1], **options)["logits"][:, -last:]
+        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, -last:], reduction="none")
+
+
+def write(
+    model: nn.Module,
+    tokens: Tensor,
+    places: range,
+    draw: Generator | None = None,
+    temperature: float = 1.0,
+    among: Callable[[int], tuple[int, int | None]] = lambda at: (0, None),
+) -> Tensor:
+    """Tokens (R, T) whose places the model filled, one after the other: greedily, or sampled with `draw`.
+
+    Args:
+        places: in order; the last ones may lie beyond T.
+        among: place -> first token that can stand there, and the first that cannot.
+    """
     import torch
 
     with torch.inference_mode():
-        logits = model(rows[:, :-1], **options)["logits"]
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
-    return loss.mean(1).numpy()
+        for at in places:
+            low, high = among(at)
+            logits = model(tokens[:, :at])["logits"][:, -1, low:high]
+            chances = (logits / temperature).softmax(-1)
+            said = logits.argmax(-1, True) if draw is None else torch.multinomial(chances, 1, generator=draw)
+            tokens = torch.cat([tokens[:, :at], said + low, tokens[:, at + 1 :]], 1)
+    return tokens

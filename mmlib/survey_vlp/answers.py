@@ -27,7 +27,8 @@ CAPTION_ARMS: dict[str, dict[str, Any]] = {
     arm: {"study": "captions"} for arm in ("prefix", "masked", "encoder-decoder")
 }
 METRICS = {
-    "modality": {name: ("question", True, 0.0) for name in BIAS},
+    # Nats of the right answer on the balanced test: they tell apart two seeds that are both perfect.
+    "modality": {name: ("question", True, 0.0) for name in BIAS} | {"nats": ("question", False, None)},
     "captions": {"precision": ("scene", True, 0.0), "recall": ("scene", True, 0.0), "bleu4": ("scene", True, None),
                  "invented": ("scene", False, 0.0)},
 }  # fmt: skip
@@ -55,8 +56,8 @@ def answer(model: Encoder, mode: str, ids: Tensor, image: Tensor) -> Tensor:
     return model.head("words", model(words, image, seen)[0][:, 0])
 
 
-def learn(model: Encoder, mode: str, data: str, settings: dict, seed: int, teacher: Encoder | None = None) -> None:
-    """Train on questions; a teacher's distribution replaces the answers (Hinton et al. 2015)."""
+def learn(model: Encoder, mode: str, data: str, settings: dict, seed: int, teacher: Encoder | None = None) -> float:
+    """Train on questions; a teacher's distribution replaces the answers (Hinton et al. 2015). Processor seconds."""
     ids, image, answers = colour_questions(settings["scenes"], seed + 1, BIAS[data])
 
     def loss(items: Tensor) -> Tensor:
@@ -67,7 +68,9 @@ def learn(model: Encoder, mode: str, data: str, settings: dict, seed: int, teach
                 target = answer(teacher, mode, ids[items], image[items]).softmax(1)
         return functional.cross_entropy(answer(model, mode, ids[items], image[items]), target)
 
+    started = time.process_time()
     train(model, loss, settings["question_steps"], settings["batch"], seed)
+    return round(time.process_time() - started, 1)
 
 
 def right_answers(model: Encoder, mode: str, settings: dict[str, Any], other: bool = False) -> dict[str, list[float]]:
@@ -76,8 +79,10 @@ def right_answers(model: Encoder, mode: str, settings: dict[str, Any], other: bo
     for name, share in BIAS.items():
         ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, True)
         with torch.inference_mode():
-            said = answer(model, mode, ids, image.roll(1, 0) if other else image).argmax(1)
-        found[name] = (said == right).float().tolist()
+            logits = answer(model, mode, ids, image.roll(1, 0) if other else image)
+        found[name] = (logits.argmax(1) == right).float().tolist()
+        if name == "balanced":
+            found["nats"] = functional.cross_entropy(logits, right, reduction="none").tolist()
     return found
 
 
@@ -95,17 +100,18 @@ def rounded(model: Encoder, bits: int) -> Encoder:
 def run_modality(arm: str, mode: str, data: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train with one modality or both; the balanced model of both is also rounded, and teaches one of half depth."""
     model = Encoder(Shape(joint=2, length=LENGTH, heads=HEADS), seed)
-    learn(model, mode, data, settings, seed)
-    found = {arm: (model, right_answers(model, mode, settings))}
-    if mode == "both":
-        found[f"{arm}, other picture"] = model, right_answers(model, mode, settings, other=True)
+    models = {arm: (model, learn(model, mode, data, settings, seed))}
     if arm == "both, balanced":
-        smaller = {f"{bits} bits": rounded(model, bits) for bits in (8, 4, 2)}
+        models |= {f"{bits} bits": (rounded(model, bits), models[arm][1]) for bits in (8, 4, 2)}
         for name, teacher in (("half, distilled", model), ("half, labels", None)):
-            smaller[name] = Encoder(Shape(joint=1, length=LENGTH, heads=HEADS), seed + 100)
-            learn(smaller[name], mode, data, settings, seed, teacher)
-        found |= {name: (other, right_answers(other, mode, settings)) for name, other in smaller.items()}
-    return {name: {"scores": scores, "parameters": parameters(made)} for name, (made, scores) in found.items()}
+            half = Encoder(Shape(joint=1, length=LENGTH, heads=HEADS), seed + 100)
+            models[name] = half, learn(half, mode, data, settings, seed, teacher)
+    found = {name: (right_answers(made, mode, settings), made, spent) for name, (made, spent) in models.items()}
+    if mode == "both":
+        found[f"{arm}, other picture"] = right_answers(model, mode, settings, other=True), *models[arm]
+    passes = settings["question_steps"]
+    return {name: {"scores": scores, "cost": {"parameters": parameters(made), "passes": passes, "cpu_seconds": spent}}
+            for name, (scores, made, spent) in found.items()}  # fmt: skip
 
 
 # ---- V9, captions ----------------------------------------------------------------------------------------------------
@@ -141,13 +147,17 @@ def caption_loss(model: Encoder, arm: str, ids: Tensor, image: Tensor, seed: int
 
 
 def write(model: Encoder, arm: str, image: Tensor) -> list[str]:
-    """Greedy captions, left to right; the masked model fills one `<mask>` after the other."""
-    ids = torch.full((len(image), 1), scenes.CLS)
+    """Greedy captions, left to right; the masked model fills a row of `<mask>` from the left, as long as in training
+    (behind a single `<mask>` it would see texts that end, which it never did while it was trained)."""
+    ids = torch.full((len(image), LENGTH), scenes.MASK if arm == "masked" else scenes.PAD)
+    ids[:, 0] = scenes.CLS
     with torch.inference_mode():
-        for _ in range(LENGTH - 1):
-            masked = torch.cat([ids, torch.full_like(ids[:, :1], scenes.MASK)], 1)
-            hidden, _ = model(masked, image) if arm == "masked" else model(ids, image, causal=True)
-            ids = torch.cat([ids, model.head("words", hidden[:, -1]).argmax(1, keepdim=True)], 1)
+        for place in range(1, LENGTH):
+            if arm == "masked":
+                hidden = model(ids, image)[0][:, place]
+            else:
+                hidden = model(ids[:, :place], image, causal=True)[0][:, -1]
+            ids[:, place] = model.head("words", hidden).argmax(1)
     words = [[scenes.WORDS[i] for i in row] for row in ids[:, 1:].tolist()]
     return [" ".join(row[: row.index("<end>")] if "<end>" in row else row) for row in words]
 
@@ -184,24 +194,22 @@ def run_captions(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any
     def loss(items: Tensor) -> Tensor:
         return caption_loss(model, arm, ids[items % len(ids)], image[items % len(ids)], int(items[0]))
 
+    started = time.process_time()
     train(model, loss, settings["caption_steps"], settings["batch"], seed)
+    spent = round(time.process_time() - started, 1)
     things, image, _ = described(settings["test_scenes"], 50_000, True)
-    return {arm: {"scores": judge(write(model, arm, image), things), "parameters": parameters(model)}}
+    cost = {"parameters": parameters(model), "passes": settings["caption_steps"], "cpu_seconds": spent}
+    return {arm: {"scores": judge(write(model, arm, image), things), "cost": cost}}
 
 
 def run(shard: dict[str, Any]) -> list[dict[str, Any]]:
     """One training run of V6 or V9; a result for every arm that it gives."""
     torch.set_num_threads(1)
-    plan, started = dict(shard["plan"]), time.process_time()
+    plan = dict(shard["plan"])
     study = plan.pop("study")
     work: Callable[..., dict[str, Any]] = run_modality if study == "modality" else run_captions
     found = work(shard["arm"], **plan, settings=shard["settings"], seed=shard["seed"])
-    spent = round(time.process_time() - started, 1)
-    return [
-        {"study": study, "arm": arm, "seed": shard["seed"], "scores": result["scores"],
-         "cost": {"parameters": result["parameters"], "cpu_seconds": spent}}
-        for arm, result in found.items()
-    ]  # fmt: skip
+    return [{"study": study, "arm": arm, "seed": shard["seed"], **result} for arm, result in found.items()]
 
 
 def evidence(results: list[dict[str, Any]], study: str, settings: dict[str, Any]) -> dict[str, Any]:

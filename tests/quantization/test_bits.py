@@ -71,9 +71,12 @@ def evaluate(project, monkeypatch):
 def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, project):
     variants = {v["name"]: v for v in bits.variants([4, 2], 64, [4], [0, 1])}
     reference = evaluate(variants["16-bit"])
+    assert reference["words"].keys() == {"direct", "strict", "flexible", "said", "asked", "items"}
     assert max(reference["text"]["kl"]) == 0 and min(reference["text"]["top1"]) == 1
     first = evaluate(variants["gptq-w2-g64/seed0"])
-    evaluate(variants["bnb-int8"])
+    assert evaluate(variants["bnb-int8"])["icl"].keys() == {"2"} and first["icl"].keys() == {"0", "2"}
+    assert first["file"]["same_logits"] and first["words"] is None
+    assert 0 <= first["file"]["tensor_bytes"] - first["size"]["total_bytes"] <= 2 * 7 * 2
     assert evaluate(variants["gptq-w2-g64/seed0"]) == first, "an earlier variant leaks into a later one"
     assert evaluate(variants["gptq-w2-g64/seed1"])["text"] != first["text"], "the calibration seed has no effect"
     assert evaluate(variants["16-bit"]) == reference
@@ -97,6 +100,12 @@ def test_where_seeds_hardly_differ_the_first_one_speaks_for_all(evaluate, monkey
     assert said[0] is not None and said[1] is None
 
 
+def test_later_seeds_answer_only_what_a_claim_counts(evaluate, project):
+    said = [evaluate(v)["answers"] for v in bits.variants([2], 64, [], [0, 1]) if v["method"] == "gptq"]
+    assert None not in said[0]
+    assert [i for i, text in enumerate(said[1]) if text is not None] == bits.floorless(SETTINGS, project)
+
+
 def test_evidence_and_report_tables_follow_from_results(evaluate, project):
     made = bits.variants([2], 64, [], [0, 1], [40], [2])
     results = [evaluate(v) for v in made]
@@ -109,6 +118,8 @@ def test_evidence_and_report_tables_follow_from_results(evaluate, project):
         "remapped_rank", "random_label_rank", "if_strict", "if_loose", "if_distinct", "if_known", "if_floorless",
     }  # fmt: skip
     assert evidence["metrics"]["nll"]["values"]["gptq-w2-g64"].keys() == {"0", "1"}
+    assert evidence["metrics"]["if_floorless"]["values"]["gptq-w2-g64"].keys() == {"0", "1"}
+    assert evidence["metrics"]["if_strict"]["values"]["gptq-w2-g64"].keys() == {"0"}
     assert evidence["metrics"]["icl_rank_2shot"]["floor"] == 0.25
 
     levels = bits_report.levels(results, evidence)

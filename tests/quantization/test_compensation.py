@@ -137,6 +137,16 @@ def test_the_best_mean_over_seeds_is_chosen():
     assert learning_rates.chosen(rows) == {"lora": 0.1, "full": 0.2, "distilled": 0.1}
 
 
+def test_a_recovery_is_a_gain_on_rounded_weights_beyond_the_gain_on_16_bit_ones():
+    arms = {("base-w16", 0): [0.0, 1.0], ("base-w2", 0): [0.0, 0.0], ("lora-before-w16", 0): [1.0, 1.0],
+            ("lora-after-w2", 0): [1.0, 1.0], ("base-w2", 1): [1.0, 1.0], ("lora-after-w2", 1): [0.0, 1.0]}  # fmt: skip
+    found = compensation.gains({key: {"cot_strict": values} for key, values in arms.items()}, "cot_strict")
+    assert found == {("lora-before-w16", 0): [1.0, 0.0], ("lora-after-w2", 0): [1.0, 1.0],
+                     ("lora-after-w2", 1): [-1.0, 0.0]}  # fmt: skip
+    with pytest.raises(KeyError):  # no control at these bits: nothing to compare with
+        compensation.gains({("lora-after-w3", 0): {"cot_strict": [1.0]}}, "cot_strict")
+
+
 def test_all_arms_come_out_of_the_shards(tmp_path, monkeypatch):
     result = family.evaluate(EARLY)
     assert result["arms"].keys() == {"16", "2"} and result["validated"].keys() == {
@@ -156,3 +166,7 @@ def test_all_arms_come_out_of_the_shards(tmp_path, monkeypatch):
     assert {arm for each in results for arm in each["said"]} == arms.keys()
     evidence = compensation.as_evidence(results, BASE)
     assert evidence["metrics"]["cot_strict"]["values"].keys() == arms.keys()
+    gained = evidence["metrics"]["cot_logprob_gain"]["values"]
+    assert gained.keys() == {arm for arm in arms if not arm.startswith("base")}
+    of, base = arms["lora-after-w2"]["cot_logprob"], arms["base-w2"]["cot_logprob"]
+    assert gained["lora-after-w2"]["0"] == pytest.approx([a - b for a, b in zip(of, base, strict=True)], abs=1e-4)

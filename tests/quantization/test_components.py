@@ -42,18 +42,28 @@ def test_every_linear_is_gptq_on_its_own_16_bit_inputs(tiny_llama, calibration):
 def test_kept_linears_stay_and_all_others_are_rounded(tiny_llama, calibration):
     original = {name: linear.weight.detach().clone() for name, linear in linears(tiny_llama).items()}
     rounding = components.round_all(tiny_llama, 2, 64, calibration, **HOW)
-    keep = {name for name in original if kind(name) == "down_proj"}
-    components.apply_map(tiny_llama, rounding, keep)
+    components.apply_map(tiny_llama, {2: rounding}, {"*": 2, "*.down_proj": 16})
     for name, linear in linears(tiny_llama).items():
-        expected = original[name] if name in keep else rounding.weights[name]
+        expected = original[name] if kind(name) == "down_proj" else rounding.weights[name]
         assert torch.equal(linear.weight, expected), name
 
 
-def test_an_unknown_module_is_named_and_nothing_is_changed(tiny_llama, calibration):
+def test_a_map_of_several_widths_takes_each_weight_from_its_own_rounding(tiny_llama, calibration):
+    roundings = {bits: components.round_all(tiny_llama, bits, 64, calibration, **HOW) for bits in (2, 3)}
+    widths = components.apply_map(tiny_llama, roundings, {"*": 2, "*.self_attn.*": 3})
+    for name, linear in linears(tiny_llama).items():
+        assert widths[name] == (3 if kind(name) in ATTENTION else 2)
+        assert torch.equal(linear.weight, roundings[widths[name]].weights[name]), name
+
+
+def test_an_unknown_module_or_width_is_named_and_nothing_is_changed(tiny_llama, calibration):
     rounding = components.round_all(tiny_llama, 2, 64, calibration, **HOW)
     before = {name: linear.weight.detach().clone() for name, linear in linears(tiny_llama).items()}
-    with pytest.raises(UserError, match=r"no linear `model.layers.0.mlp.upward`"):
-        components.apply_map(tiny_llama, rounding, {"model.layers.0.mlp.upward"})
+    near = r"no linear is named like `model.layers.0.mlp.upproj`; did you mean `model.layers.0.mlp.up_proj`"
+    with pytest.raises(UserError, match=near):
+        components.apply_map(tiny_llama, {2: rounding}, {"*": 2, "model.layers.0.mlp.upproj": 16})
+    with pytest.raises(UserError, match="nothing was rounded to 3 bits; use 2, 16"):
+        components.apply_map(tiny_llama, {2: rounding}, {"*": 2, "*.mlp.*": 3})
     assert all(torch.equal(linear.weight, before[name]) for name, linear in linears(tiny_llama).items())
 
 
@@ -85,6 +95,8 @@ def test_kept_sets_and_their_controls_have_the_weights_they_claim():
         assert 0 <= kept[arm] - kept[f"random-as-{arm}"] < min(sizes.values()) * 8, arm
     assert {kind(name) for name in sets["ffn-sample"]} <= set(FFN)
     assert kept["ffn-sample"] == kept["attention"]
+    assert {kind(name) for name in sets["ffn-as-crucial"]} <= set(FFN)
+    assert 0 <= kept["crucial"] - kept["ffn-as-crucial"] < 24
 
 
 def test_random_subsets_differ_by_seed_and_never_exceed_the_budget():

@@ -227,12 +227,14 @@ def test_evidence_at_equal_bits_has_every_pair_and_both_ways_of_counting():
     results = [r for seed in (0, 1) for r in curve((0.2, 0.4, 0.8), seed=seed, bits=(16, 8, 4))]
     for result in results:
         for arm in result["arms"].values():
-            arm["scores"] |= {name: [0.0, 0.0] for name in family.METRICS if name != "cot_strict"}
+            arm["scores"] |= {name: [-1.5, -0.5] for name in family.METRICS if name != "cot_strict"}
     metrics = family.as_evidence(results, settings)["metrics"]
     for counted in ("block", "total"):
         values = metrics[f"cot_equal_{counted}"]["values"]
         assert values.keys() == {"w4-beside-w16", "w16-beside-w4", "w4-beside-w8", "w8-beside-w4"}
         assert values["w4-beside-w16"].keys() == {"0", "1"}
+        logp = metrics[f"logp_equal_{counted}"]
+        assert logp["floor"] is None and logp["values"]["w4-beside-w16"]["0"] == pytest.approx([-1.5, -0.5])
     assert equal_bits.pairs([8, 2]) == []
     early = {**results[0], "early": True, "seed": 0}
     arms = family.as_evidence([*results, early], settings)["metrics"]["cot_strict"]["values"]

@@ -7,7 +7,8 @@ import torch
 
 from mmlib.errors import UserError
 from mmlib.quantization.gptq import gptq, hessian, inverse_factor
-from mmlib.quantization.grid import fit, rtn
+from mmlib.quantization.stored import fit
+from mmlib.quantization.stored import rtn as rounded_to_nearest
 
 CASES = [(bits, group, order) for bits in (2, 3, 4) for group in (None, 16) for order in (False, True)]
 
@@ -19,6 +20,10 @@ def problem(seed, rows=12, columns=48, tokens=200, dtype=torch.float64):
     mix = torch.randn(columns, columns, generator=draw, dtype=dtype)
     inputs = torch.randn(tokens, columns, generator=draw, dtype=dtype) @ (mix * 0.3 + torch.eye(columns, dtype=dtype))
     return weight, inputs.T @ inputs * (2 / tokens)
+
+
+def rtn(weight, bits, group=None):
+    return rounded_to_nearest(weight, bits, group)[0]
 
 
 def damped(h, damping=0.01):
@@ -130,3 +135,20 @@ def test_a_hessian_that_is_not_positive_definite_names_the_layer():
 def test_two_runs_are_byte_identical():
     weight, h = problem(8, dtype=torch.float32)
     assert torch.equal(gptq(weight, h, 2, 16).weight, gptq(weight, h, 2, 16).weight)
+
+
+@pytest.mark.parametrize(("bits", "group", "act_order"), CASES)
+def test_codes_on_the_grids_of_the_result_are_the_weight_bit_for_bit(bits, group, act_order):
+    weight, h = problem(9, dtype=torch.float32)
+    result = gptq(weight, h, bits, group, act_order=act_order)
+    codes = result.grids.codes(result.weight)
+    assert torch.equal(codes, codes.round()) and codes.min() >= 0 and codes.max() <= 2**bits - 1
+    assert torch.equal(result.grids.dequantize(codes), result.weight)
+    assert result.grids.scale.shape == (12, 48 // (group or 48))
+    assert torch.equal(result.grids.scale, result.grids.scale.half().float()), "a scale needs more than 16 bits"
+
+
+def test_a_range_too_small_for_a_16_bit_scale_rounds_to_nothing_and_not_to_nan():
+    tiny = torch.full((2, 16), 1e-12)
+    weight, grids = rounded_to_nearest(tiny, 8, 16)
+    assert torch.isfinite(weight).all() and weight.abs().max() <= grids.scale.max() and grids.scale.min() > 0

@@ -96,7 +96,7 @@ def test_bitsandbytes_changes_a_copy_a_little(tiny_llama, calibration, kind, wor
 
 def test_packed_size_is_what_packing_takes(tiny_llama):
     """Pack one linear for real: codes, scales, zero points; length and round trip must be exact."""
-    from mmlib.quantization.grid import fit, rtn
+    from mmlib.quantization.stored import fit, rtn
 
     linear = tiny_llama.model.layers[0].mlp.down_proj
     for bits, group in ((2, 32), (3, 64), (4, 128), (8, 32)):
@@ -107,7 +107,7 @@ def test_packed_size_is_what_packing_takes(tiny_llama):
         stored = 8 * (len(codes) + len(zeros)) + 16 * grid.scale.numel()
         assert stored == size.packed_bits(linear, bits, group, indexed=False)
         again = size.unpack(codes, bits, tuple(grouped.shape)) - size.unpack(zeros, bits, tuple(grid.zero.shape))
-        assert torch.equal((again * grid.scale).view_as(linear.weight), rtn(linear.weight.data, bits, group))
+        assert torch.equal((again * grid.scale).view_as(linear.weight), rtn(linear.weight.data, bits, group)[0])
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(2, 2.28), (4, 4.31)])
@@ -124,3 +124,47 @@ def test_the_account_adds_up(tiny_llama):
     assert small["other_bytes"] == full["other_bytes"] and small["block_bytes"] < full["block_bytes"] / 6
     columns = sum(part.in_features for part in linears(tiny_llama).values())
     assert indexed["block_bytes"] - small["block_bytes"] == 2 * columns
+
+
+def test_a_bit_map_gives_every_linear_its_bits(tiny_llama, calibration):
+    original = {name: part.weight.detach().clone() for name, part in linears(tiny_llama).items()}
+    bit_map = {"*.mlp.*": 3, "*.down_proj": 8, "model.layers.0.*": 16}
+    report = quantize_model(tiny_llama, Spec("gptq", 2, 32), calibration, bit_map)
+    for name, part in linears(tiny_llama).items():
+        kept = name.startswith("model.layers.0.")
+        expected = 8 if name.endswith("down_proj") else 3 if ".mlp." in name else 2
+        assert torch.equal(part.weight, original[name]) == kept, name
+        assert kept or report.grids[name].bits == expected, name
+        assert kept or len(part.weight[0, :].unique()) <= 2**expected * part.in_features // 32, name
+    assert report.grids.keys() == {name for name in original if not name.startswith("model.layers.0.")}
+
+
+def test_widths_in_one_group_of_linears_do_not_touch_each_other(tiny_llama, calibration):
+    """q, k, v share an input and one Hessian: q at 4 bits is the same, whatever k and v get (first block)."""
+    mixed, plain = copy.deepcopy(tiny_llama), copy.deepcopy(tiny_llama)
+    quantize_model(mixed, Spec("gptq", 4, 32), calibration, {"*.k_proj": 2, "*.v_proj": 16})
+    quantize_model(plain, Spec("gptq", 4, 32), calibration)
+    q, k = (f"model.layers.0.self_attn.{kind}_proj" for kind in "qk")
+    assert torch.allclose(mixed.get_submodule(q).weight, plain.get_submodule(q).weight, atol=1e-6)
+    assert not torch.allclose(mixed.get_submodule(k).weight, plain.get_submodule(k).weight, atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["rtn", "gptq"])
+def test_a_bit_map_that_names_no_linear_changes_nothing(tiny_llama, calibration, method):
+    before = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
+    with pytest.raises(UserError, match=r"no linear is named like `\*\.dwn_proj`; did you mean `\*\.down_proj`"):
+        quantize_model(tiny_llama, Spec(method, 4, 32), calibration, {"*.q_proj": 2, "*.dwn_proj": 8})
+    assert all(torch.equal(value, before[name]) for name, value in tiny_llama.state_dict().items())
+
+
+def test_the_account_of_a_bit_map_adds_up(tiny_llama):
+    spec = Spec("rtn", 2, 32)
+    parts = linears(tiny_llama)
+    mixed = size.account(tiny_llama, "rtn", 2, spec, {"*.up_proj": 8, "*.o_proj": 16})["block_bytes"]
+    widths = {name: 16 if name.endswith("o_proj") else 8 if name.endswith("up_proj") else 2 for name in parts}
+    by_hand = sum(
+        part.weight.numel() * 16 if widths[name] == 16
+        else part.weight.numel() * widths[name] + part.weight.numel() // 32 * (16 + widths[name])
+        for name, part in parts.items()
+    )  # fmt: skip
+    assert mixed == by_hand // 8

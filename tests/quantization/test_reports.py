@@ -40,13 +40,34 @@ def test_gptq_minus_rtn_tells_which_is_better_for_scores_and_for_losses():
 
 
 def test_longer_calibration_is_compared_with_the_usual_one_seed_by_seed():
-    arms = {"gptq-w3-g64": {0: 0.8, 1: 0.6}, "gptq-w3-g64-windows128": {0: 0.7, 1: 0.5}}
+    arms = {"gptq-w3-g64": {0: 0.8, 1: 0.6}, "gptq-w3-g64-windows128": {0: 0.7, 1: 0.5}, "rtn-w3-g64": {None: 0.65}}
     settings = {"calibration_tokens": 32, "calibration_windows": 64, "longer_windows": [128], "longer_widths": [3],
                 "group": 64}  # fmt: skip
-    table = bits_report.longer(evidence({"kl": (False, arms), "nll": (False, arms)}), settings)
+    made = evidence({"kl": (False, arms), "nll": (False, arms)})
+    table = bits_report.longer(made, settings)
     assert list(table["calibration"]) == ["64 x 32 tokens", "64 x 128 tokens"]
     assert [float(text) for text in table["KL to 16-bit"]] == pytest.approx([0.7, 0.6], abs=0.002)
     assert list(table["KL to 16-bit, change [95 %]"]) == ["", "-0.1 [-0.1, -0.1]"]
+    assert [text.split(" [")[0] for text in table["KL, minus RTN [95 %]"]] == ["+0.05", "-0.05"]
+    assert bits_report.order_by_calibration(made, settings) == [
+        "3 bits, windows of 32 tokens: neither is surely nearer to the 16-bit model",
+        "3 bits, windows of 128 tokens: neither is surely nearer to the 16-bit model",
+    ]
+    apart = {**arms, "gptq-w3-g64": {0: 0.9, 1: 0.91}, "gptq-w3-g64-windows128": {0: 0.4, 1: 0.41}}
+    told = bits_report.order_by_calibration(evidence({"kl": (False, apart)}), settings)
+    assert "rounding to nearest is" in told[0] and "GPTQ is" in told[1]
+
+
+def test_files_show_what_was_counted_beside_what_is_there():
+    file = {"tensor_bytes": 101, "file_bytes": 120, "same_logits": True}
+    other = {**file, "same_logits": False}
+    results = [{"variant": {"arm": "rtn-w2-g64"}, "size": {"total_bytes": 90}, "file": None},
+               {"variant": {"arm": "gptq-w2-g64"}, "size": {"total_bytes": 100}, "file": file},
+               {"variant": {"arm": "gptq-w4-g64"}, "size": {"total_bytes": 200}, "file": other}]  # fmt: skip
+    table = bits_report.files(results).set_index("arm")
+    assert list(table.index) == ["gptq-w4-g64", "gptq-w2-g64"]
+    assert list(table["logits after reloading"]) == ["NOT equal", "equal"]
+    assert table.loc["gptq-w2-g64", "bytes of tensors"] == 101
 
 
 def test_samples_come_from_the_first_seed_and_cannot_break_a_table():
@@ -74,6 +95,22 @@ def test_published_values_agree_with_the_paper_s_other_tables():
     assert list(gsm8k.index) == ["7B", "13B", "30B", "65B"] and list(gsm8k.columns) == [16, 8, 4, 2]
     assert gsm8k.loc["30B", 4] == 35.4 and gsm8k.loc["65B"].isna().sum() == 2
     assert set(outliers_report.published()["size"]) == {"7B", "13B"}
+
+
+def test_a_recovery_is_shown_beside_the_lesson_that_it_exceeds():
+    gains = {"lora-after-w2": {0: 0.5, 1: 0.6}, "lora-before-w16": {0: 0.3, 1: 0.2},
+             "lora-distilled-w2": {0: 0.1, 1: 0.1}, "lora-distilled-w16": {0: 0.2, 1: 0.2}}  # fmt: skip
+    made = evidence({"cot_gain": (True, gains), "cot_logprob_gain": (True, gains)})
+    table = compensation_report.recovery(made, "cot_gain").set_index("taught by")
+    shown = [float(text) for text in table.loc["right answers", ["gain", "gain at 16 bits"]]]
+    assert shown == pytest.approx([55, 25], abs=0.2)
+    assert table.loc["right answers", "recovery [95 %]"].startswith("+30.0 [")
+    assert table.loc["the 16-bit model", "recovery [95 %]"].startswith("-10.0 [")
+    nats = compensation_report.recovery(made, "cot_logprob_gain")
+    assert nats.loc[0, "recovery [95 %]"].startswith("+0.30 [")
+    levels = compensation_report.levels(made).set_index(["metric", "arm"])["value"]
+    assert levels["cot_logprob_gain", "lora-after-w2"] == pytest.approx(0.5495, abs=0.001)
+    assert levels["cot_gain", "lora-after-w2"] == pytest.approx(54.95, abs=0.1)
 
 
 def members():
@@ -104,7 +141,12 @@ def test_family_tables():
     equal = family_report.at_equal_bits(stored["results"], units, [4])
     assert list(equal["counted"]) == ["block", "with embedding"]
     assert equal.loc[0, "kilobits"] == "0 to 0" and equal.loc[0, "against"] == "16 bits"
-    assert float(equal.loc[0, "4 bits %"].split()[0]) > float(equal.loc[0, "its %"].split()[0])
+    assert float(equal.loc[0, "4 bits, %"].split()[0]) > float(equal.loc[0, "its %"].split()[0])
+    for result in stored["results"]:
+        for arm in result["arms"].values():
+            arm["scores"]["cot_logprob"] = [-2.0] * 4
+    nats = family_report.at_equal_bits(stored["results"], units, [4], "cot_logprob")
+    assert nats.loc[0, "4 bits, nats"] == nats.loc[0, "its nats"] == "-2.00 [-2.00, -2.00]"
 
 
 def test_the_model_stopped_early_has_a_table_of_its_own():

@@ -43,3 +43,13 @@ def test_what_was_predicted_is_the_comment_above_a_group_s_first_card(root):
     for card in ("L4-scratchpad", "L9-no-such"):
         with pytest.raises(UserError, match=r"has no card .* below a comment"):
             reading.predicted(root, card)
+
+
+def test_remarks_made_later_do_not_pass_for_predictions(root):
+    parity = reading.predicted(root, "L4-direct")
+    before, _, later = parity.partition("**Added later:**")
+    assert before.startswith("**Written before the run:**") and "near 50 %" in before and "reviewer" not in before
+    assert "reviewer" in later and "LATER" not in parity
+    known = reading.predicted(root, "L2-size-mmlu")
+    assert known.startswith("**Known before, not predicted:**") and "Written before" not in known
+    assert "**Added later:**" not in reading.predicted(root, "L5-alibi")

@@ -78,6 +78,27 @@ def test_printed_arithmetic():
     assert waves[0] == pytest.approx(6.28, abs=0.01) and waves[-1] == pytest.approx(54_410, abs=1)
 
 
+def agreed(errata, found):
+    """Ids whose recomputed number stands in the row: as corrected, or as printed where only the meaning is wrong."""
+    numbers = {
+        row.id: f"{row.printed if row.kind == 'meaning' else row.corrected}".split()[0] for row in errata.itertuples()
+    }
+    return {
+        name
+        for name, value in found.items()
+        if float(numbers[name]) == round(value, len(numbers[name].partition(".")[2]))
+    }
+
+
+def test_every_erratum_that_says_so_is_computed(evaluations):
+    errata, found = r.read(r.ERRATA), r.recomputed(evaluations)
+    assert len(errata) == 16 and errata["id"].is_unique
+    assert set(errata["evidence"]) == {"computed", "read"}
+    assert set(found) == set(errata[errata["evidence"] == "computed"]["id"]) == agreed(errata, found)
+    wrong = errata.replace({"corrected": {"153.0": "142.51"}})
+    assert agreed(wrong, found) == set(found) - {"balance"}, "the planted fault: the printed number again"
+
+
 def test_a_row_without_source_and_a_missing_table_are_refused(tmp_path):
     bad = tmp_path / "bad.csv"
     bad.write_text("model,source\nx,\n")

@@ -98,9 +98,9 @@ def test_training_lowers_the_loss_and_is_the_same_twice():
     losses = []
     for _ in range(2):
         model = Decoder(Shape(width=16, head=8), seed=3)
-        before = training.held_out_loss(model, rows).mean()
+        before = training.nats(model, rows).mean()
         training.train(model, rows[:, :-1], rows[:, 1:], batch=4, learning_rate=0.02, seed=0)
-        losses.append(training.held_out_loss(model, rows))
+        losses.append(training.nats(model, rows).mean(1).numpy())
     assert losses[0].mean() < before / 2 and (losses[0] == losses[1]).all()
 
 
@@ -108,6 +108,15 @@ def test_a_fit_that_ends_at_a_bound_is_told_from_one_inside():
     assert scaling.identified(Law())
     for edge in (Law(irreducible=float(np.exp(-5))), Law(alpha=0.02), Law(beta=2.0)):
         assert not scaling.identified(edge)
+
+
+def test_bootstrap_spreads_with_the_noise_of_seeds_and_not_without():
+    sizes, amounts = (grid.ravel() for grid in np.meshgrid(10.0 ** np.arange(4, 7, 0.5), 10.0 ** np.arange(5, 8, 0.5)))
+    law = Law(irreducible=1.3, a=40, b=60)
+    exact = np.tile(law.loss(sizes, amounts), (4, 1))
+    noisy = exact * np.exp(np.random.default_rng(0).normal(0, 0.01, exact.shape))
+    spread = [np.std([fit.alpha for fit in scaling.bootstrap(sizes, amounts, losses, 8)]) for losses in (exact, noisy)]
+    assert spread[0] < 1e-3 < spread[1]
 
 
 def test_the_law_in_data_alone_finds_the_law_it_was_made_from_and_leaves_sizes_out():
