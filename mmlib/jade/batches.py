@@ -128,16 +128,21 @@ def generator_collate(
     """Item numbers -> a batch: per picture one region with its caption, and questions and answers about it.
 
     Args:
-        settings: `steps`, `batch`, and numbers per region: `questions` to ask, `answers` to give. Answers are cheap,
-            since all about a region share their prompt.
+        settings: `steps`, `batch`, and numbers per region: `questions` to ask, `answers` to give (cheap, since all
+            about a region share their prompt). In the first `answer_steps` steps only answers are trained on, `first`
+            of them per region: with three tasks from the start none learned to look at the box. Of those the first
+            `simple_steps` are about existence alone, as in `filter_collate`.
     """
     order = epochs(len(scenes), settings["steps"] * settings["batch"], seed)
 
     def collate(items: list[int]) -> dict[str, Any]:
         draw = random.Random(f"jade/generator/{seed}/{items[0]}")
         numbers = [order[item] for item in items]
-        made = [_about(maker, scenes[n], settings["questions"], settings["answers"], draw) for n in numbers]
-        batch: dict[str, Any] = stack([sequences for sequences, _ in made], maker.words.pad)
+        step = items[0] // settings["batch"]
+        early, simple = step < settings["answer_steps"], step < settings["simple_steps"]
+        count = (0, settings["first"]) if early else (settings["questions"], settings["answers"])
+        made = [_about(maker, scenes[n], *count, simple, draw) for n in numbers]
+        batch: dict[str, Any] = stack([sequences[early:] for sequences, _ in made], maker.words.pad)
         batch["pixels"] = pixels(images[numbers])
         if maker.shape.region:
             batch["region"] = regions([box for _, box in made], images.shape[1])
@@ -147,12 +152,14 @@ def generator_collate(
 
 
 def _about(
-    maker: Maker, scene: Scene, questions: int, answers: int, draw: random.Random
+    maker: Maker, scene: Scene, questions: int, answers: int, simple: bool, draw: random.Random
 ) -> tuple[list[Sequence], Corners]:
     """Caption, questions and answers of one region, and its box."""
     thing = draw.choice(scene.objects)
     phrase, box = language.phrase(thing, draw), loosened(thing.box, draw)
-    said = [language.ask_type(scene, thing, kind, draw) for kind in types_in_turn(max(questions, answers), draw)]
+    kinds = ("yes", "no") * answers if simple else types_in_turn(max(questions, answers), draw)
+    said = [language.ask(scene, thing, "exist", draw, yes=kind == "yes") if simple else
+            language.ask_type(scene, thing, kind, draw) for kind in kinds]  # fmt: skip
     asked = [maker.question(one, box, phrase, draw) for one in said[:questions]]
     answered = [maker.answer(one, box, phrase, draw) for one in said[:answers]]
     return [maker.caption(box, phrase, draw), *asked, *answered], box
@@ -180,18 +187,28 @@ def filter_collate(
     Args:
         features: (pictures, N + 1, 2 W) of the frozen CLIP.
         settings: `steps`, `batch`, `questions` (per picture), `absent`: share of questions that were asked about
-            another picture and have no sense here; the answer to those is `absent`.
+            another picture and have no sense here; the answer to those is `absent`. In the first `simple_steps` steps
+            all ask whether a thing is there: among other questions that was not learned in three times as many.
     """
     order = epochs(len(scenes), settings["steps"] * settings["batch"], seed)
 
     def collate(items: list[int]) -> dict[str, Any]:
         draw = random.Random(f"jade/filter/{seed}/{items[0]}")
         numbers = [order[item] for item in items]
-        made = [[_one_vqa(maker, scenes, n, settings["absent"], draw) for _ in range(settings["questions"])]
-                for n in numbers]  # fmt: skip
+        if items[0] < settings["simple_steps"] * settings["batch"]:
+            made = [[maker.vqa(one.question, one.answer, draw) for one in _existence(scenes[n], settings["questions"], draw)]
+                    for n in numbers]  # fmt: skip
+        else:
+            made = [[_one_vqa(maker, scenes, n, settings["absent"], draw) for _ in range(settings["questions"])]
+                    for n in numbers]  # fmt: skip
         return {**stack(made, maker.words.pad), "features": features[numbers]}
 
     return collate
+
+
+def _existence(scene: Scene, count: int, draw: random.Random) -> list[Said]:
+    """Whether a thing is there, yes and no in turn."""
+    return [language.ask(scene, draw.choice(scene.objects), "exist", draw, yes=bool(n % 2)) for n in range(count)]
 
 
 def _one_vqa(maker: Maker, scenes: list[Scene], number: int, absent: float, draw: random.Random) -> Sequence:

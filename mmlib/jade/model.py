@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 LENGTH = 40  # longest target or prompt
 IGNORED = -100
+# Initial deviation of embeddings. With BERT's 0.02 a step of Adam is a tenth of a word: nouns were rewritten faster than
+# a model could learn to find the same noun twice, and "is there a dog ?" stayed at chance however long it was trained.
+SPREAD = 0.1
+ALIKE = 2.0  # initial queries and keys are equal and so many times as large as usual: like finds like from the start
 TASKS = ("question", "answer", "caption")
 Task = dict[str, Tensor]
 
@@ -75,10 +79,10 @@ class RegionVision(nn.Module):
         """Tokens (B, N + 1, 2 W).
 
         Args:
-            patches: (B, W, h, w); region: bool (B, H, W), True inside the box.
+            patches: (B, W, h, w); region: bool (B, H, W), True inside the box; None: no box is drawn in.
         """
         parts = self.vision.embeddings
-        if self.region_patch is not None:
+        if region is not None:
             patches = patches + self._drawn(self.region_embed[region.long()].permute(0, 3, 1, 2))
         x = patches.flatten(2).transpose(1, 2)
         start = parts.class_embedding.expand(len(x), 1, -1)
@@ -108,12 +112,17 @@ class Jade(nn.Module):
         self.place_embed = nn.Embedding(LENGTH, shape.width)  # a prompt counts from 0 again
         self.kind_embed = nn.Embedding(2, shape.width)  # target, prompt
         for table in (self.word_embed, self.place_embed, self.kind_embed):
-            nn.init.normal_(table.weight, std=0.02)
+            nn.init.normal_(table.weight, std=SPREAD)
         with torch.no_grad():  # neighbours start alike: each coordinate is too rare to be learned as a word of its own
             side = self.look.vision.config.image_size
             self.word_embed.weight[len(SPECIAL) : first_word(side)] = waves(side, shape.width)
         self.norm = nn.LayerNorm(shape.width, EPS)
         self.layers = nn.ModuleList([Layer(shape.width, shape.heads, "single") for _ in range(shape.layers)])
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.cross["shared"].query.weight.mul_(ALIKE)
+                for attention in (layer.attend, layer.cross["shared"]):
+                    attention.key.weight.copy_(attention.query.weight)
         self.dense, self.head_norm = nn.Linear(shape.width, shape.width), nn.LayerNorm(shape.width, EPS)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
@@ -180,7 +189,7 @@ def waves(count: int, width: int) -> Tensor:
     """Sines and cosines of 0 … count - 1 at `width` / 2 frequencies, as large as other initial embeddings."""
     speed = 2 * torch.pi * torch.logspace(-math.log10(2 * count), -math.log10(6), width // 2)
     angle = torch.arange(count)[:, None] * speed
-    return 0.02 * 2**0.5 * torch.cat([angle.sin(), angle.cos()], 1)
+    return SPREAD * 2**0.5 * torch.cat([angle.sin(), angle.cos()], 1)
 
 
 def two_part_mask(text: Tensor, prompt: Tensor, together: int) -> Tensor:
