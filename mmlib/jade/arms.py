@@ -1,7 +1,7 @@
 """What every way of filtering keeps, and the evidence: ratios over questions, written as one value per picture.
 
-A share such as right / kept is no mean over pictures. Its linearisation is: v_i = P + (n / K)(r_i - P k_i) for picture i
-with r_i right among k_i kept, P = Σr / K, K = Σk over n pictures. The mean of v is P exactly, and resampling pictures
+A share such as right / kept is no mean over pictures. Its linearisation is v_i = P + (n / K)(r_i - P k_i) for picture
+i with r_i right among k_i kept, P = Σr / K, K = Σk over n pictures. The mean of v is P exactly, and resampling pictures
 gives the delta-method error of a ratio, with the dependence between questions of one picture in it.
 """
 

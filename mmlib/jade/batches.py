@@ -196,8 +196,8 @@ def filter_collate(
         draw = random.Random(f"jade/filter/{seed}/{items[0]}")
         numbers = [order[item] for item in items]
         if items[0] < settings["simple_steps"] * settings["batch"]:
-            made = [[maker.vqa(one.question, one.answer, draw) for one in _existence(scenes[n], settings["questions"], draw)]
-                    for n in numbers]  # fmt: skip
+            asked = [_existence(scenes[n], settings["questions"], draw) for n in numbers]
+            made = [[maker.vqa(one.question, one.answer, draw) for one in some] for some in asked]
         else:
             made = [[_one_vqa(maker, scenes, n, settings["absent"], draw) for _ in range(settings["questions"])]
                     for n in numbers]  # fmt: skip

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LENGTH = 40  # longest target or prompt
 IGNORED = -100
-# Initial deviation of embeddings. With BERT's 0.02 a step of Adam is a tenth of a word: nouns were rewritten faster than
+# Initial deviation of embeddings. At 0.02 a step of Adam is a tenth of a word: nouns were rewritten faster than
 # a model could learn to find the same noun twice, and "is there a dog ?" stayed at chance however long it was trained.
 SPREAD = 0.1
 ALIKE = 2.0  # initial queries and keys are equal and so many times as large as usual: like finds like from the start

@@ -61,8 +61,9 @@ def _renderer(root: Path) -> Renderer:
 
 def generator_settings(settings: Settings) -> Settings:
     """Those of `batches.generator_collate` and of the optimizer."""
-    return {name: settings[name] for name in ("steps", "batch", "questions", "answers", "answer_steps", "first",
-                                              "simple_steps", "align_steps", "learning_rate", "muon_learning_rate")}  # fmt: skip
+    names = ("steps", "batch", "questions", "answers", "answer_steps", "first", "simple_steps", "align_steps",
+             "learning_rate", "muon_learning_rate")  # fmt: skip
+    return {name: settings[name] for name in names}
 
 
 def filter_settings(settings: Settings, name: str) -> Settings:
