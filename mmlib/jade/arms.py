@@ -74,6 +74,8 @@ def standardised(kept: Pictures, raw: Pictures) -> list[float]:
     """Per picture: precision of what was kept, at the raw mix of types (`precision.standardised`)."""
     kinds = sorted({row["type"] for rows in kept for row in rows})
     sizes = [sum(row["type"] == kind for rows in raw for row in rows) for kind in kinds]
+    if not kinds:
+        raise ValueError("a share of nothing")
     total = [0.0] * len(kept)
     for kind, size in zip(kinds, sizes, strict=True):
         part = [[row for row in rows if row["type"] == kind] for rows in kept]

@@ -38,7 +38,7 @@ def train_generator(
     model = Jade(clip, len(maker.words), maker.words.pad, maker.shape, seed)
     align(model, maker.words, scenes, frozen_features(model, images), settings["align_steps"], seed)
     collate = batches.generator_collate(maker, scenes, images, settings, seed)
-    return model, _fit(model, collate, "generator", settings, seed, scratch)
+    return model, _fit(model, collate, "generator", settings, seed, scratch, free=True)
 
 
 def train_filter(
@@ -61,15 +61,22 @@ def train_filter(
     return model, _fit(model, collate, "filter", settings, seed, scratch)
 
 
-def _fit(model: Jade, collate: Any, name: str, settings: Settings, seed: int, scratch: Path | None) -> list[dict]:
-    """Existence first, with a schedule of its own and gently: at the rates of the rest it was not learned."""
+def _fit(
+    model: Jade, collate: Any, name: str, settings: Settings, seed: int, scratch: Path | None, free: bool = False
+) -> list[dict]:
+    """Existence first, with a schedule of its own and gently: at the rates of the rest it was not learned.
+
+    Args:
+        free: whether the aligned projection is trained along after that. A generator, which also sees the box, then
+            describes two boxes of three rightly instead of one of two; a filter was tried with it kept only.
+    """
     model.train()
     model.look.vision.eval()
-    model.tokens.project.requires_grad_(False)  # trained along it forgets what it was aligned to (models/align.py)
     first, batch, curve = settings["simple_steps"], settings["batch"], []
     for start, steps, rate in ((0, first, GENTLE), (first, settings["steps"] - first, 1.0)):
         part = partial(_shifted, collate, start * batch)
         rates = {key: rate * settings[key] for key in ("learning_rate", "muon_learning_rate")}
+        model.tokens.project.requires_grad_(free and start > 0)
         if steps:
             rows = fit(model, part, name=name, steps=steps, batch=batch, **rates, seed=seed, scratch=scratch)
             curve += [{**row, "step": row["step"] + start} for row in rows]
