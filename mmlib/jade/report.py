@@ -51,7 +51,7 @@ def by_type(results: list[dict[str, Any]], arm: str = "consistency") -> DataFram
         for kind in language.TYPES:
             before = [row for row in raw if row["type"] == kind]
             after = [row for row in kept if row["type"] == kind]
-            lines.append({"type": kind, "share": len(before) / len(raw), "right before": _right(before),
+            lines.append({"type": kind, "share": _share(before, raw), "right before": _right(before),
                           "right after": _right(after), "kept": _share(after, before)})  # fmt: skip
     return 100 * pandas.DataFrame(lines).groupby("type", sort=False).mean()
 
@@ -65,7 +65,7 @@ def by_frequency(results: list[dict[str, Any]], arm: str = "consistency") -> Dat
         raw = flat(result["sets"]["web"])
         before, after = precision.bands(raw, raw), precision.bands(kept_flat(result, arm), raw)
         for band, rows in before.items():
-            lines.append({"answer's share": band, "of the raw set": len(rows) / len(raw), "right before": _right(rows),
+            lines.append({"answer's share": band, "of the raw set": _share(rows, raw), "right before": _right(rows),
                           "right after": _right(after[band]), "kept": _share(after[band], rows)})  # fmt: skip
     return 100 * pandas.DataFrame(lines).groupby("answer's share", sort=False).mean()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -176,6 +177,56 @@ def test_training_lowers_the_loss_of_generator_and_filter(maker, images, web):
         clip, blind, web, images, {**settings, "steps": 0, "simple_steps": 0}, 0, start=model
     )
     assert torch.equal(further.word_embed.weight, model.word_embed.weight)
+
+
+def test_targets_of_the_alignment_are_what_is_in_the_cells(web):
+    from mmlib.jade.align import GROUPS, targets
+
+    made, names = targets(web), list(GROUPS)
+    for scene, cells in zip(web, made, strict=True):
+        for cell in range(9):
+            said = {name: GROUPS[name][n] for name, n in zip(names, cells[cell].tolist(), strict=True) if n >= 0}
+            thing = next((o for o in scene.objects if o.cell == cell), None)
+            parts = {"noun": thing.noun, "colour": thing.colour, "size": thing.size} if thing else {}
+            assert said == {"where": language.CELLS[cell], "ground": scene.background, **parts}
+
+
+def test_aligned_tokens_point_at_words(images, web):
+    """Eight pictures by heart: most words are found, by chance few were; no other weight has moved."""
+    from mmlib.jade.align import align
+    from mmlib.jade.tokens import build_tokenizer
+    from mmlib.models.clip import build_clip
+
+    words, shape = Words(SIDE), Shape(width=32, layers=2, region=False, places=False)
+    model = Jade(build_clip(build_tokenizer(SIDE), 32, 3, 21, 0), len(words), words.pad, shape, 0)
+    features = training.frozen_features(model, images)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert align(model, words, web, features, 0, 0)["colour"] < 0.5
+    assert align(model, words, web, features, 120, 0)["colour"] > 0.8
+    moved = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved and all(name.startswith("tokens.project") for name in moved)
+
+
+def test_existence_comes_first(maker, web):
+    settings = {"steps": 4, "batch": 3, "questions": 4, "absent": 0.0, "simple_steps": 2}
+    collate = batches.filter_collate(maker, web, torch.zeros(len(web), 10, 64), settings, 0)
+    for step in range(4):
+        made = collate(list(range(3 * step, 3 * step + 3)))["answer"]
+        texts = [maker.words.text(ids) for ids in made["prompt"].flatten(0, 1).tolist()]
+        assert all("is there a" in text for text in texts) == (step < 2)
+
+
+def test_who_may_not_refuse_never_does(filter_model, images):
+    blind = Maker(Words(SIDE), filter_model.shape)
+    asked = [["where is the dog ?", "is there a cat ?"]] * 6
+    keen = copy.deepcopy(filter_model)
+    with torch.no_grad():
+        keen.bias[blind.words.ids(language.ABSENT)] += 30
+    said = {
+        refuse: generate.answer_questions(keen, blind, images[:6], asked, refuse=refuse) for refuse in (True, False)
+    }
+    assert all(language.ABSENT in text for rows in said[True] for text, _ in rows)
+    assert all(language.ABSENT not in text for rows in said[False] for text, _ in rows)
 
 
 def test_mismatched_questions_have_no_sense_in_the_picture(web):
