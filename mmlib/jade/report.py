@@ -22,13 +22,13 @@ COLUMNS = {"kept": "kept", "precision": "right", "standardised": "right at the r
 
 
 def arms_table(evidence: dict[str, Any]) -> DataFrame:
-    """A row per arm, a column per metric: percent with 95 % interval."""
+    """A row per arm that kept anything, a column per metric: percent with 95 % interval."""
     frame = tables.levels(evidence)
     frame = frame[frame["metric"].isin(COLUMNS)]
     text = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
     wide = frame.assign(text=text).pivot(index="arm", columns="metric", values="text")
-    present = [arm for arm in arms.ARMS if arm in wide.index]
-    return wide.loc[present, list(COLUMNS)].rename(columns=COLUMNS).fillna("-")
+    present = [arm for arm in arms.ARMS if arm in evidence["metrics"]["precision"]["values"]]
+    return wide.reindex(index=present, columns=list(COLUMNS)).rename(columns=COLUMNS).fillna("-")
 
 
 def flat(part: dict[str, Any]) -> list[Row]:
