@@ -541,6 +541,35 @@ class VlabStudy:
     clip: VlabClip
     adapting: VlabAdapting
     blending: VlabBlending
+class JadeData:
+    """Stage `jade-data`: generator, filters, and the pictures that data are made about; `mmlib.jade.study`."""
+
+    seeds: list[int]
+    data_seed: int
+    scenes: int
+    pictures: int
+    together: int
+    align_steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    simple_steps: int
+    answer_steps: int
+    first: int
+    steps: int
+    questions: int
+    answers: int
+    filter_steps: int
+    filter_questions: int
+    own_steps: int
+    absent: float
+
+
+@dataclass(frozen=True)
+class Jade:
+    """The study of generated questions and dense captions."""
+
+    data: JadeData
 
 
 @dataclass(frozen=True)
@@ -556,3 +585,4 @@ class Params:
     tive: Tive
     redundancy: Redundancy
     vlab: VlabStudy
+    jade: Jade
