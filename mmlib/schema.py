@@ -541,6 +541,8 @@ class VlabStudy:
     clip: VlabClip
     adapting: VlabAdapting
     blending: VlabBlending
+
+
 class JadeData:
     """Stage `jade-data`: generator, filters, and the pictures that data are made about; `mmlib.jade.study`."""
 
