@@ -543,6 +543,7 @@ class VlabStudy:
     blending: VlabBlending
 
 
+@dataclass(frozen=True)
 class JadeData:
     """Stage `jade-data`: generator, filters, and the pictures that data are made about; `mmlib.jade.study`."""
 
