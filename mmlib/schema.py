@@ -479,6 +479,103 @@ class Redundancy:
 
 
 @dataclass(frozen=True)
+class VlabClip:
+    """Stage `vlab-clip`: clips of all stages of the study, and the CLIP and reader that every run starts from."""
+
+    clip_seed: int
+    nouns: int
+    kinds: list[str]
+    clips: int
+    test_clips: int
+    stills: int
+    width: int
+    layers: int
+    steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    read_steps: int
+    read_batch: int
+    read_learning_rate: float
+    read_muon_learning_rate: float
+
+
+@dataclass(frozen=True)
+class VlabAdapting:
+    """Stage `vlab-adapting`: stage 1; every arm's `…_pace` multiplies the rate of the adapters and of CLIP."""
+
+    seeds: list[int]
+    tuning_seed: int
+    arms: list[str]
+    ablations: list[str]
+    kept: list[str]
+    tuned: list[str]
+    learning_rates: list[float]
+    learning_rate: float
+    muon_ratio: float
+    blocks: list[int]
+    hidden: int
+    steps: int
+    contrastive_steps: int
+    batch: int
+    questions: int
+    adapter_pace: float
+    clip_pace: float
+    answer_share: float
+
+
+@dataclass(frozen=True)
+class VlabBlending:
+    """Stage `vlab-blending`: stage 2, on frozen encoders of stage 1; batches and questions as in `VlabAdapting`."""
+
+    forms: list[str]
+    source: str
+    blend_steps: int
+    blend_learning_rate: float
+
+
+@dataclass(frozen=True)
+class VlabStudy:
+    """The video study, one section per stage."""
+
+    clip: VlabClip
+    adapting: VlabAdapting
+    blending: VlabBlending
+
+
+@dataclass(frozen=True)
+class JadeData:
+    """Stage `jade-data`: generator, filters, and the pictures that data are made about; `mmlib.jade.study`."""
+
+    seeds: list[int]
+    data_seed: int
+    scenes: int
+    pictures: int
+    together: int
+    align_steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    simple_steps: int
+    answer_steps: int
+    first: int
+    steps: int
+    questions: int
+    answers: int
+    filter_steps: int
+    filter_questions: int
+    own_steps: int
+    absent: float
+
+
+@dataclass(frozen=True)
+class Jade:
+    """The study of generated questions and dense captions."""
+
+    data: JadeData
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml."""
 
@@ -490,3 +587,5 @@ class Params:
     survey_vlp: SurveyVlp
     tive: Tive
     redundancy: Redundancy
+    vlab: VlabStudy
+    jade: Jade

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from mmlib.jade import language
 from mmlib.jade.language import ABSENT, TYPES, Said
-from mmlib.jade.model import IGNORED, TASKS, Shape, regions
+from mmlib.jade.model import IGNORED, Shape, regions
 from mmlib.jade.tokens import Words, first_word
 from mmlib.jade.truth import PRESUPPOSITION, judge
 from mmlib.models.clip import epochs, pixels
-from mmlib.world.scenes import Scene
+from mmlib.world.scenes import SIDE, Scene
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
 SHARE = 0.6
+LOOSE = 2  # pixels by which an annotator's box may be off: a detector's are, and each coordinate is a word
 Ids = list[int]
+Corners = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -105,32 +107,42 @@ def padded(rows: list[Ids], pad: int) -> Tensor:
     return torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
 
 
-def stack(items: list[list[Sequence]], pad: int) -> dict[str, Tensor]:
-    """Sequences per picture -> `target`, `prompt`, `labels` (B, Q, …) and `task` (Q,); tasks stand in one order."""
-    import torch
+def stack(items: list[list[Sequence]], pad: int) -> dict[str, dict[str, Tensor]]:
+    """Sequences per picture -> task -> `target`, `prompt`, `labels`: (B, Q, …), prompts (B, 1, …) if all are one."""
+    return {task: _stack_task([[one for one in item if one.task == task] for item in items], pad)
+            for task in dict.fromkeys(sequence.task for sequence in items[0])}  # fmt: skip
 
-    flat, count = [sequence for item in items for sequence in item], len(items[0])
-    parts = {name: padded([getattr(sequence, name) for sequence in flat], fill).unflatten(0, (len(items), count))
+
+def _stack_task(items: list[list[Sequence]], pad: int) -> dict[str, Tensor]:
+    flat, count = [sequence for item in items for sequence in item], (len(items), len(items[0]))
+    parts = {name: padded([getattr(sequence, name) for sequence in flat], fill).unflatten(0, count)
              for name, fill in (("target", pad), ("prompt", pad), ("labels", IGNORED))}  # fmt: skip
-    # Trainer splits nothing here (one process), so that (Q,) may travel beside (B, …).
-    return {**parts, "task": torch.tensor([TASKS.index(sequence.task) for sequence in items[0]])}
+    if all(one.prompt == item[0].prompt for item in items for one in item):
+        parts["prompt"] = parts["prompt"][:, :1].contiguous()
+    return parts
 
 
 def generator_collate(
     maker: Maker, scenes: list[Scene], images: np.ndarray, settings: dict[str, Any], seed: int
-) -> Callable[[list[int]], dict[str, Tensor]]:
-    """Item numbers -> a batch: per picture one region with its caption, and `questions` questions about it.
+) -> Callable[[list[int]], dict[str, Any]]:
+    """Item numbers -> a batch: per picture one region with its caption, and questions and answers about it.
 
     Args:
-        settings: `steps`, `batch`, `questions`.
+        settings: `steps`, `batch`, and numbers per region: `questions` to ask, `answers` to give (cheap, since all
+            about a region share their prompt). In the first `answer_steps` steps only answers are trained on, `first`
+            of them per region: with three tasks from the start none learned to look at the box. Of those the first
+            `simple_steps` are about existence alone, as in `filter_collate`.
     """
     order = epochs(len(scenes), settings["steps"] * settings["batch"], seed)
 
-    def collate(items: list[int]) -> dict[str, Tensor]:
+    def collate(items: list[int]) -> dict[str, Any]:
         draw = random.Random(f"jade/generator/{seed}/{items[0]}")
         numbers = [order[item] for item in items]
-        made = [_about(maker, scenes[n], settings["questions"], draw) for n in numbers]
-        batch = stack([sequences for sequences, _ in made], maker.words.pad)
+        step = items[0] // settings["batch"]
+        early, simple = step < settings["answer_steps"], step < settings["simple_steps"]
+        count = (0, settings["first"]) if early else (settings["questions"], settings["answers"])
+        made = [_about(maker, scenes[n], *count, simple, draw) for n in numbers]
+        batch: dict[str, Any] = stack([sequences[early:] for sequences, _ in made], maker.words.pad)
         batch["pixels"] = pixels(images[numbers])
         if maker.shape.region:
             batch["region"] = regions([box for _, box in made], images.shape[1])
@@ -139,36 +151,64 @@ def generator_collate(
     return collate
 
 
-def _about(maker: Maker, scene: Scene, questions: int, draw: random.Random) -> tuple[list[Sequence], tuple]:
+def _about(
+    maker: Maker, scene: Scene, questions: int, answers: int, simple: bool, draw: random.Random
+) -> tuple[list[Sequence], Corners]:
     """Caption, questions and answers of one region, and its box."""
     thing = draw.choice(scene.objects)
-    phrase = language.phrase(thing, draw)
-    said = [language.ask_type(scene, thing, kind, draw) for kind in draw.sample(TYPES, questions)]
-    asked = [maker.question(one, thing.box, phrase, draw) for one in said]
-    answered = [maker.answer(one, thing.box, phrase, draw) for one in said]
-    return [maker.caption(thing.box, phrase, draw), *asked, *answered], thing.box
+    phrase, box = language.phrase(thing, draw), loosened(thing.box, draw)
+    kinds = ("yes", "no") * answers if simple else types_in_turn(max(questions, answers), draw)
+    said = [language.ask(scene, thing, "exist", draw, yes=kind == "yes") if simple else
+            language.ask_type(scene, thing, kind, draw) for kind in kinds]  # fmt: skip
+    asked = [maker.question(one, box, phrase, draw) for one in said[:questions]]
+    answered = [maker.answer(one, box, phrase, draw) for one in said[:answers]]
+    return [maker.caption(box, phrase, draw), *asked, *answered], box
+
+
+def types_in_turn(count: int, draw: random.Random) -> list[str]:
+    """`count` types, all of them before one comes again."""
+    return [kind for _ in range(-(-count // len(TYPES))) for kind in draw.sample(TYPES, len(TYPES))][:count]
+
+
+def loosened(box: Corners, draw: random.Random) -> Corners:
+    """A box as a hurried annotator draws it, within the picture.
+
+    Coordinates that training never shows are words without a meaning: a generator trained on exact boxes knew only
+    two thirds of those that a detector gives.
+    """
+    return tuple(min(max(value + draw.randint(-LOOSE, LOOSE), 0), SIDE) for value in box)
 
 
 def filter_collate(
     maker: Maker, scenes: list[Scene], features: Tensor, settings: dict[str, Any], seed: int
-) -> Callable[[list[int]], dict[str, Tensor]]:
+) -> Callable[[list[int]], dict[str, Any]]:
     """Item numbers -> a batch of questions without boxes.
 
     Args:
         features: (pictures, N + 1, 2 W) of the frozen CLIP.
         settings: `steps`, `batch`, `questions` (per picture), `absent`: share of questions that were asked about
-            another picture and have no sense here; the answer to those is `absent`.
+            another picture and have no sense here; the answer to those is `absent`. In the first `simple_steps` steps
+            all ask whether a thing is there: among other questions that was not learned in three times as many.
     """
     order = epochs(len(scenes), settings["steps"] * settings["batch"], seed)
 
-    def collate(items: list[int]) -> dict[str, Tensor]:
+    def collate(items: list[int]) -> dict[str, Any]:
         draw = random.Random(f"jade/filter/{seed}/{items[0]}")
         numbers = [order[item] for item in items]
-        made = [[_one_vqa(maker, scenes, n, settings["absent"], draw) for _ in range(settings["questions"])]
-                for n in numbers]  # fmt: skip
+        if items[0] < settings["simple_steps"] * settings["batch"]:
+            asked = [_existence(scenes[n], settings["questions"], draw) for n in numbers]
+            made = [[maker.vqa(one.question, one.answer, draw) for one in some] for some in asked]
+        else:
+            made = [[_one_vqa(maker, scenes, n, settings["absent"], draw) for _ in range(settings["questions"])]
+                    for n in numbers]  # fmt: skip
         return {**stack(made, maker.words.pad), "features": features[numbers]}
 
     return collate
+
+
+def _existence(scene: Scene, count: int, draw: random.Random) -> list[Said]:
+    """Whether a thing is there, yes and no in turn."""
+    return [language.ask(scene, draw.choice(scene.objects), "exist", draw, yes=bool(n % 2)) for n in range(count)]
 
 
 def _one_vqa(maker: Maker, scenes: list[Scene], number: int, absent: float, draw: random.Random) -> Sequence:

@@ -48,12 +48,15 @@ WEB_STATISTICS = Statistics(0.6, 0.25, (2, 6))
 
 @dataclass(frozen=True)
 class Clutter:
-    """What lies over a picture from the web: stickers of foreign things, least brightness, deviation of noise."""
+    """What lies over a picture from the web: stickers of foreign things, least brightness, deviation of noise.
 
-    stickers: int = 2
+    As much as leaves a generator wrong in half of what it says (seed 100): twice as much left a third right.
+    """
+
+    stickers: int = 1
     sticker_pixels: int = 12
-    dimmest: float = 0.6
-    noise: float = 14.0
+    dimmest: float = 0.8
+    noise: float = 6.0
 
 
 def draw_part(part: str, count: int, seed: int, statistics: Statistics | None = None) -> list[Scene]:

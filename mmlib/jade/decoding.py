@@ -160,6 +160,7 @@ def decode(
     uniforms: Tensor | None = None,
     allow_end: bool = True,
     most: int = MOST,
+    forbidden: list[int] | None = None,
 ) -> Decoded:
     """Texts of R rows behind `[CLS]` (or behind longer prefixes) up to `end`, at most `most` tokens.
 
@@ -176,17 +177,19 @@ def decode(
         last = prefix.gather(1, lengths[:, None] - 1)[:, 0]
         if prefix.shape[1] > 1:
             extend(model, cache, prefix.scatter(1, lengths[:, None] - 1, words.pad)[:, :-1])
-        return _loop(model, words, cache, last, lengths - 1, end, top, uniforms, allow_end, most)
+        return _loop(model, words, cache, last, lengths - 1, end, top, uniforms, allow_end, most, forbidden)
 
 
 def _loop(
     model: Jade, words: Words, cache: Cache, last: Tensor, places: Tensor, end: int, top: int,
-    uniforms: Tensor | None, allow_end: bool, most: int,
+    uniforms: Tensor | None, allow_end: bool, most: int, forbidden: list[int] | None,
 ) -> Decoded:  # fmt: skip
     alive = torch.ones(len(last), dtype=torch.bool)
     tokens, chances, running = [], [], []
     for turn in range(most):
         scores = step(model, cache, last, places + turn, words.mask)
+        if forbidden:
+            scores[:, forbidden] = float("-inf")
         uniform = None if uniforms is None else uniforms[:, turn]
         last = choose(scores, top, uniform, [words.sep, words.answer], allow_end)
         alive = alive & (last != end)

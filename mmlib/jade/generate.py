@@ -17,6 +17,7 @@ from mmlib.formats.reading import Skips
 from mmlib.jade.batches import Maker, padded
 from mmlib.jade.decoding import MOST, TOP_CAPTION, TOP_QUESTION, decode, picture_keys
 from mmlib.jade.detect import Box, usable
+from mmlib.jade.language import ABSENT
 from mmlib.jade.model import Jade, regions
 from mmlib.models.clip import pixels
 
@@ -121,15 +122,17 @@ def _answers(model: Jade, maker: Maker, seen: list, slots: list, questions: list
 
 
 def answer_questions(
-    model: Jade, maker: Maker, images: np.ndarray, questions: list[list[str]], batch: int = 64
+    model: Jade, maker: Maker, images: np.ndarray, questions: list[list[str]], batch: int = 64, refuse: bool = False
 ) -> list[list[tuple[str, float]]]:
     """A filter's answers to the questions about each picture, with the mean probability of their tokens.
 
+    `refuse`: it may say `absent`; else that word is forbidden, and it must commit itself.
     Every picture is encoded once; pictures with fewer questions than others of their batch are filled up.
     """
     import torch
 
     words, results = maker.words, []
+    forbidden = None if refuse else words.ids(ABSENT)
     for start in range(0, len(images), batch):
         part = questions[start : start + batch]
         most = max((len(rows) for rows in part), default=0)
@@ -140,7 +143,7 @@ def answer_questions(
             seen = picture_keys(model, model.see(model.look.patches(pixels(images[start : start + batch]))))
         filled = [row for rows in part for row in [*rows, *[""] * (most - len(rows))]]
         prompts = padded([words.vqa_prompt(words.ids(text)) for text in filled], words.pad)
-        made = decode(model, words, seen, prompts, end=words.sep)
+        made = decode(model, words, seen, prompts, end=words.sep, forbidden=forbidden)
         flat = [(words.text(ids), fmean(chances) if chances else 0.0)
                 for ids, chances in zip(made.ids, made.probabilities, strict=True)]  # fmt: skip
         results += [flat[i * most : i * most + len(rows)] for i, rows in enumerate(part)]

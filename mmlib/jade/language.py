@@ -35,13 +35,15 @@ COCO = (
 class Kind:
     """A kind of question: its wording in the annotated corpus, other wordings, what it takes for granted, the answers.
 
-    `holds` tells whether the picture has what the question presupposes, `answers` gives every right answer then.
+    `holds` tells whether the picture has what the question presupposes, `answers` gives every right answer then,
+    `about` names the property of the thing in the region that is asked for (None: of the whole picture).
     """
 
     wording: str
     elsewhere: tuple[str, ...]
     holds: Callable[[Scene, Fields], bool]
     answers: Callable[[Scene, Fields], set[str]]
+    about: str | None = None
 
 
 def _with(scene: Scene, fields: Fields) -> list[Placed]:
@@ -71,17 +73,17 @@ def _always(scene: Scene, fields: Fields) -> bool:
 
 KINDS = {
     "thing": Kind("what is in the {where} ?", ("name the thing you see {where}", "{where} : which thing ?"),
-                  _some, _each("noun")),
+                  _some, _each("noun"), "noun"),
     "color": Kind("what color is behind the {noun} ?", ("tell the color around the {noun}", "{noun} : which color ?"),
-                  _some, _each("colour")),
+                  _some, _each("colour"), "colour"),
     "count": Kind("how many {noun} are there ?", ("give the number of {noun} here", "{noun} : which number ?"),
                   _always, lambda scene, fields: {DIGITS[scene.count(fields["noun"])]}),
     "size": Kind("how big is the {noun} ?", ("tell the size of the {noun}", "{noun} : which size ?"),
-                 _some, _each("size")),
+                 _some, _each("size"), "size"),
     "place": Kind("where is the {noun} ?", ("tell the place of the {noun}", "{noun} : which place ?"),
-                  _some, _each("where")),
+                  _some, _each("where"), "where"),
     "on": Kind("which thing is on {colour} ?", ("name the thing you see on {colour}", "on {colour} : which thing ?"),
-               _some, _each("noun")),
+               _some, _each("noun"), "noun"),
     "exist": Kind("is there a {noun} ?", ("do you see any {noun} here", "{noun} : yes or no ?"),
                   _always, _yes_if(_some)),
     "match": Kind("is the {noun} on {colour} ?",
@@ -114,7 +116,7 @@ def question_type(question: str, answer: str) -> str:
 
 
 def ask(scene: Scene, thing: Placed, kind: str, draw: random.Random, yes: bool = True, elsewhere: bool = False) -> Said:
-    """A question about a thing, with a right answer.
+    """A question about a thing, with the answer that is right of this thing (another of its name may differ).
 
     Args:
         kind: key of `KINDS`; yes: which answer a yes/no question shall have (other kinds ignore it).
@@ -125,7 +127,8 @@ def ask(scene: Scene, thing: Placed, kind: str, draw: random.Random, yes: bool =
         fields = _untrue(scene, thing, kind, draw)
     wording = draw.choice(KINDS[kind].elsewhere) if elsewhere else KINDS[kind].wording
     text = wording.format(**fields)
-    answer = draw.choice(sorted(KINDS[kind].answers(scene, fields)))
+    about = KINDS[kind].about
+    answer = getattr(thing, about) if about else min(KINDS[kind].answers(scene, fields))
     return Said(kind, question_type(KINDS[kind].wording, answer), text, answer)
 
 

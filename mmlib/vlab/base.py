@@ -1,4 +1,4 @@
-"""What all arms of a seed share: clips, a CLIP of single frames, a multimodal encoder that reads frames, features.
+"""What all arms and seeds share: clips, a CLIP of single frames, a multimodal encoder that reads frames, features.
 
 Results of shards are JSON, so weights travel as base64 of a safetensors file.
 """
@@ -17,8 +17,12 @@ from mmlib.vlab import language
 from mmlib.vlab.data import clips
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
     from transformers import CLIPModel, PreTrainedTokenizerBase
+
+    from mmlib.vlab.data import Pairs
+    from mmlib.vlab.model import Vlab
 
 Settings = dict[str, Any]
 PATCH = 18
@@ -30,6 +34,12 @@ def tokenizer(nouns: int) -> PreTrainedTokenizerBase:
     return language.build_tokenizer(nouns)
 
 
+def drawn(base: Settings, split: str, count: int | None = None) -> tuple[Pairs, np.ndarray]:
+    """Clips of a split with their pixels. base: `clips`, `test_clips`, `nouns`, `kinds` (of motion)."""
+    count = count or (base["clips"] if split == "train" else base["test_clips"])
+    return clips(split, count, base["nouns"], tuple(base["kinds"]))
+
+
 def new_clip(base: Settings, seed: int) -> CLIPModel:
     """An untrained CLIP of the study's size."""
     from mmlib.vlab.clip_base import build_clip
@@ -38,41 +48,58 @@ def new_clip(base: Settings, seed: int) -> CLIPModel:
 
 
 def train_base(shard: dict[str, Any]) -> dict[str, Any]:
-    """One CLIP and one reader on top of it: learning curves, what they know of unseen clips, weights as base64."""
+    """CLIP, and a reader on top of it: learning curves, what they know of unseen frames, weights as base64."""
     import torch
 
     from mmlib.vlab import clip_base
+    from mmlib.vlab.model import reader_state
 
     torch.set_num_threads(1)
-    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
-    pairs, images = clips("train", base["clips"], base["nouns"])
+    base, settings, seed = shard["base"], shard["settings"], shard["base"]["clip_seed"]
+    stills = drawn(base, "stills", settings["stills"])
     model, words = new_clip(base, seed), tokenizer(base["nouns"])
     scratch = store.project_root() / ".scratch" / "vlab" / f"clip-{store.digest(shard)}"
-    curve = clip_base.train_clip(model, words, pairs, images, settings, seed, scratch)
+    curve = clip_base.train_clip(model, words, *stills, settings, seed, scratch)
     clip_base.meet_new_words(model, words, base["nouns"], seed)
-    test, test_images = clips("test", base["test_clips"], base["nouns"])
-    recall = clip_base.recall(model, words, test, test_images)
+    recall = clip_base.recall(model, words, *drawn(base, "test"))
     reader, read_curve = train_reader(
-        model, settings["reader"], base, seed, scratch.with_name(f"{scratch.name}-reader")
+        model, stills, settings["reader"], base, seed, scratch.with_name(f"{scratch.name}-reader")
     )
-    weights = {"clip": as_text(model.state_dict()), "reader": as_text(reader)}
-    return {"seed": seed, "recall": recall, "curve": curve, "read_curve": read_curve, "weights": weights}
+    read = read_frames(reader, model, base, settings["reader"]["answer_share"])
+    weights = {"clip": as_text(model.state_dict()), "reader": as_text(reader_state(reader))}
+    return {"seed": seed, "recall": recall, "read": read, "curve": curve, "read_curve": read_curve, "weights": weights}
 
 
 def train_reader(
-    clip: CLIPModel, settings: Settings, base: Settings, seed: int, scratch: Path
-) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """Weights of a multimodal encoder that learned to read single frames, and its learning curve."""
+    clip: CLIPModel, stills: tuple[Pairs, np.ndarray], settings: Settings, base: Settings, seed: int, scratch: Path
+) -> tuple[Vlab, list[dict[str, float]]]:
+    """A model whose multimodal encoder learned to read single frames, and its learning curve."""
     from mmlib.vlab import clip_base, training
     from mmlib.vlab.batches import Sequences
-    from mmlib.vlab.model import RATIOS, Arm, Vlab, reader_state
+    from mmlib.vlab.model import RATIOS, Arm, Vlab
 
-    words, (pairs, images) = tokenizer(base["nouns"]), clips("train", base["clips"], base["nouns"])
+    words, (pairs, images) = tokenizer(base["nouns"]), stills
     model = Vlab(clip, Arm(), words.pad_token_id, seed)
     options = {"ratios": RATIOS, "name": "reader", **settings}
     sequences, tokens = Sequences(words, settings["answer_share"]), clip_base.image_tokens(clip, images)
-    curve = training.learn_to_read(model, sequences, pairs, tokens, options, seed, scratch)
-    return reader_state(model), curve
+    return model, training.learn_to_read(model, sequences, pairs, tokens, options, seed, scratch)
+
+
+def read_frames(reader: Vlab, clip: CLIPModel, base: Settings, answer_share: float) -> dict[str, float]:
+    """Share of right answers on one frame of each unseen clip, by question."""
+    from statistics import fmean
+
+    from mmlib.vlab import clip_base, tasks
+    from mmlib.vlab.batches import Sequences
+
+    pairs, images = drawn(base, "test")
+    middle = clip_base.image_tokens(clip, images)[:, images.shape[1] // 2, None]  # (clips, 1, N + 1, D)
+    asked = [row for row in tasks.questions(pairs, "static") if row[0] % 2 == 0]
+    sequences = Sequences(tokenizer(base["nouns"]), answer_share)
+    said = tasks.answers(reader, sequences, lambda items: {"video": middle[[item // 2 for item in items]]}, asked)
+    right = list(zip((row[1] for row in asked), tasks.right(said, asked), strict=True))
+    names = sorted({name for name, _ in right})
+    return {name: round(fmean(value for other, value in right if other == name), 6) for name in names}
 
 
 def as_text(state: dict[str, Tensor]) -> str:
@@ -118,22 +145,22 @@ def base_clip(folder: str, seed: int, key: str) -> CLIPModel:
     return load_weights(new_clip(json.loads(key), seed), Path(folder) / f"clip-seed{seed}.safetensors")
 
 
-def open_base(base: Settings, seed: int) -> CLIPModel:
-    """The CLIP that stage `vlab-clip` trained from a seed."""
-    return base_clip(str(store.project_root() / "results/vlab/clip"), seed, json.dumps(base, sort_keys=True))
+def open_base(base: Settings) -> CLIPModel:
+    """The CLIP that stage `vlab-clip` trained; every seed of an arm starts from it."""
+    folder = str(store.project_root() / "results/vlab/clip")
+    return base_clip(folder, base["clip_seed"], json.dumps(base, sort_keys=True))
 
 
 @cache
-def lower(base_key: str, seed: int, split: str, count: int, start: int) -> Tensor:
+def lower(base_key: str, split: str, start: int) -> Tensor:
     """Features of a split below block `start` (the number of blocks: the plain image encoder's tokens)."""
     from mmlib.vlab import clip_base
 
     base = json.loads(base_key)
-    model, (_, images) = open_base(base, seed), clips(split, count, base["nouns"])
+    model, (_, images) = open_base(base), drawn(base, split)
     return clip_base.lower_features(model, images, start)
 
 
-def features(base: Settings, seed: int, split: str, start: int) -> Tensor:
+def features(base: Settings, split: str, start: int) -> Tensor:
     """As `lower`, with settings as a dictionary."""
-    count = base["clips"] if split == "train" else base["test_clips"]
-    return lower(json.dumps(base, sort_keys=True), seed, split, count, start)
+    return lower(json.dumps(base, sort_keys=True), split, start)

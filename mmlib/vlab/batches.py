@@ -1,7 +1,7 @@
 """Masked sequences: what MLM, unified language modelling and questions look like to the multimodal encoder.
 
-Per clip: one caption (masked bidirectionally for every other pair, causally for the rest) and some questions, whose
-words stand in the prompt and whose answer is the text.
+Per clip: one caption (masked bidirectionally for every other pair, causally for the rest, if both losses are asked for)
+and some questions, whose words stand in the prompt and whose answer is the text.
 """
 
 from __future__ import annotations
@@ -83,14 +83,15 @@ def collate_texts(
 
     Args:
         texts: caption and questions of each item. first: number of the first item; pairs of items take turns between
-            MLM and ULM.
+            those of ULM and MLM that `ratios` asks for; without both there is no caption to fill.
     """
-    tasks = [["mlm" if (first + i) // 2 % 2 else "ulm", *["qa"] * len(asked)] for i, (_, asked) in enumerate(texts)]
+    turns = [task for task in ("ulm", "mlm") if ratios[task]]
+    tasks = [[turns[(first + i) // 2 % len(turns)]] if turns else [] for i in range(len(texts))]
     rows = []
-    for (caption, asked), (task, *_) in zip(texts, tasks, strict=True):
-        prompt = language.PROMPTS["masked" if task == "mlm" else "caption"]
-        row = [(*sequences.mask(caption, task, draw), list(sequences.ids(prompt)))]
+    for (caption, asked), each in zip(texts, tasks, strict=True):
+        row = [_captioned(sequences, caption, task, draw) for task in each]
         rows.append(row + [(*sequences.mask(said, "qa", draw), list(sequences.ids(about))) for about, said in asked])
+        each += ["qa"] * len(asked)
     text, labels, prompt = ([[part[k] for part in row] for row in rows] for k in range(3))
     said = encode_texts(sequences.tokenizer, [caption for caption, _ in texts], LENGTH)
     return {
@@ -100,6 +101,11 @@ def collate_texts(
         "weight": _weights(tasks, ratios), "caption": said["input_ids"], "caption_mask": said["attention_mask"],
         "vtc": ratios["vtc"], "pair": ratios["pair"],
     }  # fmt: skip
+
+
+def _captioned(sequences: Sequences, caption: str, task: str, draw: random.Random) -> tuple[list[int], ...]:
+    prompt = language.PROMPTS["masked" if task == "mlm" else "caption"]
+    return (*sequences.mask(caption, task, draw), list(sequences.ids(prompt)))
 
 
 def training_collate(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LENGTH = 20  # tokens of a text
 HEAD_WIDTH = 16
+# transformers starts position embeddings at 0.02. Contrastive training on frames has no reason to make them larger, and
+# then no layer tells where a patch was, so that nobody can see where a thing moves either.
+POSITION_DEVIATION = 0.5
 
 
 def build_clip(tokenizer: PreTrainedTokenizerBase, width: int, layers: int, patch: int, seed: int) -> CLIPModel:
@@ -38,7 +41,9 @@ def build_clip(tokenizer: PreTrainedTokenizerBase, width: int, layers: int, patc
             "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}  # fmt: skip
     vision = {**shared, "intermediate_size": 4 * width, "num_hidden_layers": layers, "image_size": SIDE,
               "patch_size": patch}  # fmt: skip
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
+    torch.nn.init.normal_(model.vision_model.embeddings.position_embedding.weight, std=POSITION_DEVIATION)
+    return model
 
 
 def train_clip(
@@ -54,7 +59,7 @@ def train_clip(
 
     Args:
         clips: uint8 (clips, 8, 72, 72, 3).
-        settings: `steps`, `batch`, `learning_rate`.
+        settings: `steps`, `batch`, `learning_rate`, `muon_learning_rate`.
     """
     order = epochs(len(pairs.clips), settings["steps"] * settings["batch"], seed)
 
@@ -71,7 +76,8 @@ def train_clip(
 
     model.train()
     return fit(model, collate, name="clip", steps=settings["steps"], batch=settings["batch"],
-               learning_rate=settings["learning_rate"], seed=seed, scratch=scratch, weight_decay=0.05)  # fmt: skip
+               learning_rate=settings["learning_rate"], muon_learning_rate=settings["muon_learning_rate"], seed=seed,
+               scratch=scratch, weight_decay=0.05)  # fmt: skip
 
 
 def meet_new_words(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, nouns: int, seed: int) -> None:

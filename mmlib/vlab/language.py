@@ -160,10 +160,10 @@ def build_tokenizer(nouns: int) -> PreTrainedTokenizerBase:
 
 
 def draw_questions(clip: Clip, draw: random.Random, count: int) -> list[tuple[str, str, str]]:
-    """`count` training questions (template, question, answer), families in turn, wording drawn."""
-    asked = []
+    """`count` training questions (template, question, answer), families in turn from a drawn one, wording drawn."""
+    asked, families = [], [family for family in FAMILIES if templates(clip, family)]
+    first = draw.randrange(len(families))  # else families beyond the first `count` would never be asked
     for number in range(count):
-        families = [f for f in FAMILIES if templates(clip, f)]
-        name = draw.choice(templates(clip, families[number % len(families)]))
+        name = draw.choice(templates(clip, families[(first + number) % len(families)]))
         asked.append((name, *ask(clip, name, draw.randrange(len(WORDINGS[False])))))
     return asked

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab import language
-from mmlib.vlab.base import Settings, as_text, features, load_weights, open_base, read_weights, tokenizer
-from mmlib.vlab.data import clips
+from mmlib.vlab.base import Settings, as_text, drawn, features, load_weights, open_base, read_weights, tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,16 +40,33 @@ def arms(blocks: list[int]) -> dict[str, Arm]:
     }
 
 
-def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
-    """Arm -> the learning rate with the best mean of the three families on validation clips."""
+def score(result: dict[str, Any]) -> float:
+    """Mean of the three families of questions."""
     from statistics import fmean
 
+    return round(fmean(fmean(result["scores"][family]) for family in language.FAMILIES), 6)
+
+
+def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Arm -> the learning rate with the best `score` on validation clips."""
     best: dict[str, tuple[float, float]] = {}
     for result in results:
-        score = fmean(fmean(result["scores"][family]) for family in language.FAMILIES)
         # The lower rate of two equals: -rate.
-        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0)), (score, -result["learning_rate"]))
+        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0)), (score(result), -result["learning_rate"]))
     return {arm: -rate for arm, (_, rate) in best.items()}
+
+
+def rate_for(arm: str, chosen: dict[str, float], blocks: list[int], other: float) -> float:
+    """The rate chosen for an arm's kind; `b2`'s for the others without adapter; else `other`."""
+    kind = arm.partition("@")[0]
+    if kind not in chosen and arms(blocks)[kind].adapter == "none":
+        kind = "b2"
+    return chosen.get(kind, other)
+
+
+def rates(settings: Settings, learning_rate: float) -> Settings:
+    """AdamW's rate and Muon's, which is so many times as high: one grid for both."""
+    return {"learning_rate": learning_rate, "muon_learning_rate": settings["muon_ratio"] * learning_rate}
 
 
 def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
@@ -87,31 +103,33 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     arm, changes = parse_arm(shard["arm"], settings["blocks"], settings["hidden"])
-    options = {"ratios": RATIOS, **settings, **changes, "learning_rate": shard["learning_rate"], "name": shard["name"]}
+    options = {"ratios": RATIOS, **settings, **changes, **rates(settings, shard["learning_rate"])}
+    options["name"] = shard["name"]
     words = tokenizer(base["nouns"])
-    model = Vlab(open_base(base, seed), arm, words.pad_token_id, seed)
-    adopt_reader(model, read_weights(store.project_root() / f"results/vlab/clip/reader-seed{seed}.safetensors"))
-    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
+    model = Vlab(open_base(base), arm, words.pad_token_id, seed)
+    reader = f"results/vlab/clip/reader-seed{base['clip_seed']}.safetensors"
+    adopt_reader(model, read_weights(store.project_root() / reader))
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
     scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
-    seen = {"lower": features(base, seed, "train", model.start)}
+    seen = {"lower": features(base, "train", model.start)}
     curve = training.train(model, sequences, pairs, seen, options, seed, scratch)
     result = {"arm": shard["arm"], "seed": seed, "learning_rate": shard["learning_rate"], "curve": curve,
               "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
-    result |= {"scores": measure_adapted(model, sequences, base, seed, shard["split"], options.get("frames"))}
+    result |= {"scores": measure_adapted(model, sequences, base, shard["split"], options.get("frames"))}
     if shard["keep"]:
         result["weights"] = {shard["arm"]: as_text(model.state_dict())}
     return result
 
 
 def measure_adapted(
-    model: Vlab, sequences: Sequences, base: Settings, seed: int, split: str, frames: int | None
+    model: Vlab, sequences: Sequences, base: Settings, split: str, frames: int | None
 ) -> dict[str, list[float]]:
     """All scores of a stage-1 model, also with shuffled test frames."""
     from mmlib.vlab import training
     from mmlib.vlab.measures import measure
 
-    pairs, _ = clips(split, base["test_clips"], base["nouns"])
-    below = features(base, seed, split, model.start)
+    pairs, _ = drawn(base, split)
+    below = features(base, split, model.start)
     see = training.seer({"video": training.encode(model, below, frames=frames)})
     shuffled = training.seer({"video": training.encode(model, below, "shuffled", frames)})
     return measure(model, sequences, pairs, see, shuffled)
@@ -128,17 +146,18 @@ def blend(shard: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
-    words, clip = tokenizer(base["nouns"]), open_base(base, seed)
+    words, clip = tokenizer(base["nouns"]), open_base(base)
     arm, _ = parse_arm(shard["source"], settings["blocks"], settings["hidden"])
     path = store.project_root() / f"results/vlab/adapting/{shard['source']}-seed{seed}.safetensors"
     stage1 = load_weights(Vlab(clip, arm, words.pad_token_id, seed), path)
     model = blended(stage1, clip, shard["arm"], seed)
-    tokens = {split: branch_tokens(stage1, base, seed, split, model.slots) for split in ("train", "test")}
-    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), clips("train", base["clips"], base["nouns"])
-    options = {"ratios": RATIOS, **settings, "name": shard["name"]}
+    tokens = {split: branch_tokens(stage1, base, split, model.slots) for split in ("train", "test")}
+    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
+    options = {"ratios": RATIOS, **settings, **rates(settings, settings["learning_rate"]), "name": shard["name"],
+               "contrastive_steps": 0}  # fmt: skip
     scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
     curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
-    test, _ = clips("test", base["test_clips"], base["nouns"])
+    test, _ = drawn(base, "test")
     return {
         "arm": shard["arm"], "seed": seed, "curve": curve,
         "parameters": sum(p.numel() for p in model.fusion.parameters()),
@@ -146,7 +165,7 @@ def blend(shard: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def branch_tokens(stage1: Vlab, base: Settings, seed: int, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
+def branch_tokens(stage1: Vlab, base: Settings, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
     """What each branch that a form of blending uses sees of a split."""
     import torch
 
@@ -154,9 +173,9 @@ def branch_tokens(stage1: Vlab, base: Settings, seed: int, split: str, slots: di
 
     found = {}
     if "video" in slots.values():
-        found["video"] = training.encode(stage1, features(base, seed, split, stage1.start))
+        found["video"] = training.encode(stage1, features(base, split, stage1.start))
     if "image" in slots.values():
         with torch.inference_mode():
-            norm = open_base(base, seed).vision_model.post_layernorm
-            found["image"] = norm(features(base, seed, split, base["layers"])).clone()
+            norm = open_base(base).vision_model.post_layernorm
+            found["image"] = norm(features(base, split, base["layers"])).clone()
     return found

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mmlib.vlab.model import Vlab
 
 
+PHASE_SEED = 1000  # a phase draws clips and masks of its own
+
+
 class Pace(nn.Module):
     """raw -> anchor + ratio (raw - anchor)."""
 
@@ -60,6 +63,22 @@ def paces(ratios: dict[nn.Module, float]) -> Iterator[None]:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
+def phases(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """`settings` of each phase, which has a schedule of its own: contrastive losses alone, then all.
+
+    Together from the start, the words' gradients drown what tells a clip from its reversal. Arms without contrastive
+    losses train on words for as many steps.
+    """
+    alone = {"mlm": 0.0, "ulm": 0.0, "qa": 0.0}
+    ratios = settings["ratios"]
+    first = {**settings, "steps": settings["contrastive_steps"], "ratios": {**ratios, **alone}}
+    if not settings["contrastive_steps"]:
+        return [settings]
+    if not (ratios["vtc"] or ratios["pair"]):
+        first["ratios"] = ratios
+    return [first, settings]
+
+
 def train(
     model: Vlab,
     sequences: Sequences,
@@ -73,7 +92,8 @@ def train(
 
     Args:
         features: as in `seer`: `lower` trains the video encoder, `video` and `image` left encoders that are frozen.
-        settings: `name`, `steps`, `batch`, `learning_rate`, `adapter_pace`, `clip_pace`, `questions`, `ratios`.
+        settings: `name`, `steps`, `batch`, `learning_rate`, `muon_learning_rate`, `adapter_pace`, `clip_pace`,
+            `questions`, `ratios`, `contrastive_steps`.
     """
     look = seer(features, frames=settings.get("frames"))
 
@@ -82,11 +102,16 @@ def train(
             model.scale.clamp_(0, MAX_LOGIT_SCALE)
         return look(items)
 
-    collate = training_collate(sequences, pairs, see, settings, seed)
     model.train()
+    curve: list[dict[str, float]] = []
     with paces({model.video.adapters: settings["adapter_pace"], model.video.vision: settings["clip_pace"]}):
-        curve = fit(model, collate, name=settings["name"], steps=settings["steps"], batch=settings["batch"],
-                    learning_rate=settings["learning_rate"], seed=seed, scratch=scratch)  # fmt: skip
+        for number, part in enumerate(phases(settings)):
+            collate = training_collate(sequences, pairs, see, part, seed + PHASE_SEED * number)
+            done = fit(model, collate, name=settings["name"], steps=part["steps"], batch=settings["batch"],
+                       learning_rate=settings["learning_rate"], muon_learning_rate=settings["muon_learning_rate"],
+                       seed=seed, scratch=scratch and scratch.with_name(f"{scratch.name}-{number}"))  # fmt: skip
+            before = curve[-1]["step"] if curve else 0
+            curve += [{**row, "step": row["step"] + before} for row in done]
     return curve
 
 
@@ -114,8 +139,8 @@ def learn_to_read(
         part.requires_grad_(True)
     model.train()
     return fit(model, still_collate(sequences, pairs, tokens, options, seed), name=settings["name"],
-               steps=settings["steps"], batch=settings["batch"], learning_rate=settings["learning_rate"], seed=seed,
-               scratch=scratch)  # fmt: skip
+               steps=settings["steps"], batch=settings["batch"], learning_rate=settings["learning_rate"],
+               muon_learning_rate=settings["muon_learning_rate"], seed=seed, scratch=scratch)  # fmt: skip
 
 
 def seer(features: dict[str, Tensor], order: str = "forward", frames: int | None = None) -> Any:

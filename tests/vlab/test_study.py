@@ -13,12 +13,14 @@ from mmlib.vlab import base, data, measures, report, study
 from mmlib.vlab.language import FAMILIES
 from tests.world.conftest import DATA
 
-BASE = {"nouns": 8, "clips": 12, "test_clips": 12, "width": 32, "layers": 2}
+KINDS = ["across", "along", "size", "distance"]
+BASE = {"clip_seed": 0, "nouns": 8, "kinds": KINDS, "clips": 12, "test_clips": 12, "width": 32, "layers": 2}
 SETTINGS = {
     "blocks": [1], "hidden": 8, "steps": 2, "batch": 4, "questions": 2, "adapter_pace": 5.0, "clip_pace": 0.2,
-    "answer_share": 0.8,
+    "answer_share": 0.8, "muon_ratio": 2.0, "contrastive_steps": 1,
 }  # fmt: skip
-READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "questions": 2, "answer_share": 0.8}
+READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "muon_learning_rate": 2e-3, "questions": 2,
+          "answer_share": 0.8}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,9 @@ def adapt(arm, split="test", keep=False):
 
 @pytest.fixture(scope="module")
 def adapted(project):
-    shard = {"name": "seed 0", "seed": 0, "base": BASE,
-             "settings": {"steps": 2, "batch": 4, "learning_rate": 1e-3, "reader": READER}}  # fmt: skip
+    shard = {"name": "base", "base": BASE,
+             "settings": {"stills": 12, "steps": 2, "batch": 4, "learning_rate": 1e-3, "muon_learning_rate": 2e-3,
+                          "reader": READER}}  # fmt: skip
     trained = base.train_base(shard)
     base.write_weights([trained], project / "results/vlab/clip")
     assert "weights" not in trained
@@ -61,7 +64,7 @@ def blended(adapted):
 
 
 def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
-    pairs, _ = data.clips("test", 12, 8)
+    pairs, _ = base.drawn(BASE, "test")
     evidence = measures.as_evidence("vlab-adapting", [json.loads(json.dumps(result)) for result in adapted], pairs)
     assert set(evidence["metrics"]) == set(measures.METRICS)
     for metric, declared in evidence["metrics"].items():
@@ -105,14 +108,17 @@ def test_the_rate_is_the_best_of_validation():
         return {"arm": arm, "learning_rate": rate, "scores": {key: [score, 0] for key in FAMILIES}}
 
     tries = [tried("b2", 0.1, 0.2), tried("b2", 0.2, 0.8), tried("mlp", 0.1, 0.5), tried("mlp", 0.2, 0.5)]
-    assert study.choose_rate(tries) == {"b2": 0.2, "mlp": 0.1}
+    chosen = study.choose_rate(tries)
+    assert chosen == {"b2": 0.2, "mlp": 0.1}
+    named = ("b0", "b2@qa", "mlp", "st3d@T1")
+    assert [study.rate_for(arm, chosen, [1], 0.3) for arm in named] == [0.2, 0.2, 0.1, 0.3]
 
 
 def test_missing_and_foreign_weights_are_named(adapted, project):
     with pytest.raises(UserError, match=r"clip-seed9\.safetensors is missing"):
-        base.open_base(BASE, 9)
+        base.open_base({**BASE, "clip_seed": 9})
     with pytest.raises(UserError, match="holds another model"):
-        base.open_base({**BASE, "width": 48}, 0)
+        base.open_base({**BASE, "width": 48})
 
 
 def test_pictures_of_clips():

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from mmlib.models import fit
+from mmlib.models.optimizer import split_parameters
 from mmlib.vlab import clip_base, language, tasks, training
 from mmlib.vlab.batches import IGNORED, still_collate, training_collate
 from mmlib.vlab.model import RATIOS, Arm, Vlab, adopt_reader, reader_state
 
+BOTH = {**RATIOS, "mlm": 1.0}
 SETTINGS = {
-    "name": "test", "steps": 4, "batch": 6, "learning_rate": 1e-3, "adapter_pace": 4.0, "clip_pace": 0.2,
-    "questions": 2, "ratios": RATIOS,
+    "name": "test", "steps": 4, "batch": 6, "learning_rate": 1e-3, "muon_learning_rate": 2e-3,
+    "adapter_pace": 4.0, "clip_pace": 0.2, "questions": 2, "ratios": BOTH, "contrastive_steps": 1,
 }  # fmt: skip
 
 
@@ -48,13 +50,32 @@ def test_every_batch_holds_partners_and_asks_what_it_should(sequences, pairs):
         assert all(b == a + 1 and a % 2 == 0 for a, b in zip(items[::2], items[1::2], strict=True))
         assert batch["text"].shape == batch["labels"].shape == (6, 3, batch["text"].shape[-1])
         every_other = [number // 2 % 2 == 0 for number in range(start, start + 6)]
-        assert batch["causal"][:, 1:].all() and batch["causal"][:, 0].tolist() == every_other
-        assert batch["weight"].sum().item() == pytest.approx(RATIOS["mlm"] + RATIOS["ulm"] + RATIOS["qa"])
+        assert batch["causal"][:, 1:].all() and batch["causal"][:, 0].tolist() == every_other, "ULM, then MLM, in turn"
+        assert batch["weight"].sum().item() == pytest.approx(BOTH["mlm"] + BOTH["ulm"] + BOTH["qa"])
         said = sequences.tokenizer.batch_decode(batch["caption"], skip_special_tokens=True)
         for item, text in zip(items, said, strict=True):
             assert text in language.captions(pairs[item])
     clips = [item // 2 for items in seen for item in items[::2]]
     assert len(set(clips)) == len(clips), "an epoch uses every clip once"
+
+
+def test_captions_are_filled_only_by_the_losses_asked_for(sequences, pairs):
+    def batch(**ratios):
+        return training_collate(sequences, pairs, lambda items: {}, {**SETTINGS, "ratios": ratios}, 0)(list(range(6)))
+
+    alone = batch(vtc=0.3, pair=2.0, mlm=0.0, ulm=0.5, qa=1.0)
+    assert alone["causal"].all() and alone["text"].shape[1] == 3, "a caption and two questions, all generated"
+    questions = batch(vtc=0.0, pair=0.0, mlm=0.0, ulm=0.0, qa=1.0)
+    assert questions["text"].shape[1] == 2 and questions["weight"].sum().item() == pytest.approx(1.0)
+
+
+def test_every_family_is_asked_whatever_the_number_of_questions(pairs):
+    """With as many questions as fit, in a fixed order, the last family was never trained."""
+    clip = next(clip for clip in pairs.clips if clip.kind == "across")
+    draw, asked = random.Random(0), set()
+    for _ in range(40):
+        asked |= {language.QUESTIONS[name].family for name, *_ in language.draw_questions(clip, draw, 2)}
+    assert asked == set(language.FAMILIES)
 
 
 def test_a_pace_is_a_learning_rate_of_its_own():
@@ -109,7 +130,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(small_clip, sequences, pairs, low
     def killed(*arguments, **options):
         def collate(items):
             calls["n"] += 1
-            if calls["n"] == 4:
+            if calls["n"] == 5:  # the first phase takes one
                 raise KeyboardInterrupt
             return arguments[1](items)
 
@@ -118,7 +139,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(small_clip, sequences, pairs, low
     monkeypatch.setattr(training, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(small_clip, sequences, pairs, lower, tmp_path / "s")
-    assert list((tmp_path / "s").glob("checkpoint-2"))
+    assert list((tmp_path / "s-1").glob("checkpoint-2"))
     monkeypatch.setattr(training, "fit", with_saves)
     resumed, _ = trained(small_clip, sequences, pairs, lower, tmp_path / "s")
     for name, value in whole.state_dict().items():
@@ -137,6 +158,37 @@ def test_losses_can_be_left_out(small_clip, sequences, pairs, lower):
         model.zero_grad()
         model(**batch)["loss"].backward()
         assert not any(p.grad is not None and p.grad.any() for p in still.parameters())
+
+
+def test_words_wait_until_the_contrastive_phase_is_over(small_clip, sequences, pairs, lower):
+    """First phase: no gradient for the multimodal encoder. An arm without contrastive losses has words in both."""
+    first, second = training.phases({**SETTINGS, "contrastive_steps": 3})
+    assert (first["steps"], second["steps"]) == (3, SETTINGS["steps"]) and second["ratios"] == BOTH
+    model = Vlab(small_clip, Arm("tconv", (1,), hidden=8), 0, 0)
+    batch = training_collate(sequences, pairs, training.seer({"lower": lower}), first, 0)(list(range(6)))
+    model(**batch)["loss"].backward()
+    assert not any(p.grad is not None for p in model.fusion.parameters())
+    assert all(p.grad.any() for p in model.video.adapters["attention1"].conv.parameters())
+    words = {**SETTINGS, "contrastive_steps": 3, "ratios": {**RATIOS, "vtc": 0.0, "pair": 0.0}}
+    assert [part["ratios"] for part in training.phases(words)] == [words["ratios"]] * 2
+    assert training.phases({**SETTINGS, "contrastive_steps": 0}) == [{**SETTINGS, "contrastive_steps": 0}]
+    _, curve = trained(small_clip, sequences, pairs, lower, contrastive_steps=3)
+    assert curve[0]["step"] == 3 and curve[-1]["step"] == 3 + SETTINGS["steps"]
+
+
+def test_muon_trains_matrices_of_layers_and_adapters_and_no_frame_embedding(small_clip):
+    model = Vlab(small_clip, Arm("st3d", (1,), hidden=8), 0, 0)
+    names = {id(value): name for name, value in model.named_parameters()}
+    hidden, others = ([names[id(weight)] for weight in part] for part in split_parameters(model))
+    assert {"video.adapters.attention1.down.weight", "fusion.layers.0.attend.query.weight"} <= set(hidden)
+    assert {"tokens.video.frame", "video.adapters.attention1.conv.weight", "fusion.bias"} <= set(others)
+    assert not [name for name in hidden + others if name.startswith("video.vision")], "CLIP is frozen"
+
+
+def test_positions_are_as_large_as_what_is_seen(words):
+    """With transformers' own 0.02 no layer of a trained CLIP tells where a patch was."""
+    table = clip_base.build_clip(words, 64, 2, 18, 0).vision_model.embeddings.position_embedding.weight
+    assert table.std().item() == pytest.approx(clip_base.POSITION_DEVIATION, rel=0.1) and table.std() > 0.3
 
 
 def test_stage_2_trains_on_cached_tokens_and_gives_the_same_loss(small_clip, sequences, pairs, images, lower):

@@ -1,0 +1,152 @@
+"""Tables and pictures of the reports: what every arm keeps, of which types, and what it looks like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from mmlib import tables
+from mmlib.jade import arms, language, precision
+from mmlib.jade.truth import RIGHT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from numpy import ndarray
+    from pandas import DataFrame
+
+Row = dict[str, Any]
+COLUMNS = {"kept": "kept", "precision": "right", "standardised": "right at the raw mix of types",
+           "wrong_answer": "wrong answer", "false_presupposition": "false presupposition", "garbled": "garbled",
+           "right_kept": "kept of the right", "errors_kept": "kept of the wrong"}  # fmt: skip
+
+
+def arms_table(evidence: dict[str, Any]) -> DataFrame:
+    """A row per arm that kept anything, a column per metric: percent with 95 % interval."""
+    frame = tables.levels(evidence)
+    frame = frame[frame["metric"].isin(COLUMNS)]
+    text = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in frame.itertuples()]
+    wide = frame.assign(text=text).pivot(index="arm", columns="metric", values="text")
+    present = [arm for arm in arms.ARMS if arm in evidence["metrics"]["precision"]["values"]]
+    return wide.reindex(index=present, columns=list(COLUMNS)).rename(columns=COLUMNS).fillna("-")
+
+
+def flat(part: dict[str, Any]) -> list[Row]:
+    """All rows of a set."""
+    return [row for rows in part["rows"] for row in rows]
+
+
+def kept_flat(result: dict[str, Any], arm: str, name: str = "web") -> list[Row]:
+    """All rows of a set that an arm keeps."""
+    return [row for rows in arms.keep(arm, result["sets"][name]["rows"], result["seed"]) for row in rows]
+
+
+def by_type(results: list[dict[str, Any]], arm: str = "consistency") -> DataFrame:
+    """Per type, mean over seeds in percent: share of the raw set, right before and after, kept; nan where none is."""
+    import pandas
+
+    lines = []
+    for result in results:
+        raw, kept = flat(result["sets"]["web"]), kept_flat(result, arm)
+        for kind in language.TYPES:
+            before = [row for row in raw if row["type"] == kind]
+            after = [row for row in kept if row["type"] == kind]
+            lines.append({"type": kind, "share": _share(before, raw), "right before": _right(before),
+                          "right after": _right(after), "kept": _share(after, before)})  # fmt: skip
+    return 100 * pandas.DataFrame(lines).groupby("type", sort=False).mean()
+
+
+def by_frequency(results: list[dict[str, Any]], arm: str = "consistency") -> DataFrame:
+    """Per band of an answer's share in the raw set: how many, how many kept, right before and after, in percent."""
+    import pandas
+
+    lines = []
+    for result in results:
+        raw = flat(result["sets"]["web"])
+        before, after = precision.bands(raw, raw), precision.bands(kept_flat(result, arm), raw)
+        for band, rows in before.items():
+            lines.append({"answer's share": band, "of the raw set": _share(rows, raw), "right before": _right(rows),
+                          "right after": _right(after[band]), "kept": _share(after[band], rows)})  # fmt: skip
+    return 100 * pandas.DataFrame(lines).groupby("answer's share", sort=False).mean()
+
+
+def _share(part: list[Row], whole: list[Row]) -> float:
+    return len(part) / len(whole) if whole else float("nan")
+
+
+def _right(rows: list[Row]) -> float:
+    return precision.precision(rows) if rows else float("nan")
+
+
+def exams(results: list[dict[str, Any]]) -> DataFrame:
+    """Share of true questions that each filter answers rightly, per set and type, in percent; mean over seeds."""
+    import pandas
+
+    lines = [{"filter": arm, "set": name, **shares} for result in results
+             for arm, sets in result["exam"].items() for name, shares in sets.items()]  # fmt: skip
+    return 100 * pandas.DataFrame(lines).groupby(["filter", "set"], sort=False).mean()
+
+
+def spread(results: list[dict[str, Any]], arm_names: tuple[str, ...]) -> DataFrame:
+    """Bits of entropy of types and answers among what is kept: has a filter collapsed the set? Mean over seeds."""
+    import pandas
+
+    lines = []
+    for arm in arm_names:
+        parts = [kept_flat(result, arm) for result in results]
+        lines.append({"arm": arm, **{f"entropy of {key}s": fmean(precision.entropy(row[key] for row in rows)
+                                     for rows in parts) for key in ("type", "answer")}})  # fmt: skip
+    return pandas.DataFrame(lines)
+
+
+def first_words(questions: list[str], count: int, most: int) -> DataFrame:
+    """The commonest beginnings of questions, in percent."""
+    import pandas
+
+    counted = Counter(" ".join(text.split()[:count]) for text in questions)
+    lines = [{"first words": text, "share": 100 * n / len(questions)} for text, n in counted.most_common(most)]
+    return pandas.DataFrame(lines)
+
+
+def quality(rows: list[Row]) -> dict[str, float]:
+    """Number, and percent of each verdict."""
+    return {"questions": len(rows), **{name: 100 * share for name, share in precision.shares(rows).items()}}
+
+
+def examples(result: dict[str, Any], kept: bool, right: bool, count: int) -> list[tuple[int, Row]]:
+    """(number of the picture, row): the first of `count` pictures that the filter keeps or drops, right or wrong."""
+    found = []
+    for number, rows in enumerate(result["sets"]["web"]["rows"]):
+        chosen = arms.keep("consistency", [rows], result["seed"])[0]
+        fits = [row for row in rows if (row in chosen) == kept and (row["verdict"] == RIGHT) == right]
+        if fits:  # types in turn, so that not all examples begin with `what`
+            found.append((number, sorted(fits, key=lambda row: (language.TYPES.index(row["type"]) - number) % 6)[0]))
+    return found[:count]
+
+
+def draw(ax: Axes, image: ndarray, row: Row) -> None:
+    """A picture with the box, the question, both answers and what is true."""
+    from matplotlib.patches import Rectangle
+
+    x0, y0, x1, y1 = row["box"]
+    ax.imshow(image, interpolation="nearest")
+    ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color="white", linewidth=2.5))
+    ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, color="black", linewidth=1))
+    ax.set_axis_off()
+    answer = row["filter"]["independent"][0]
+    ax.set_title(f"{row['question']}\nsaid: {row['answer']}; filter: {answer}\n{row['verdict']}", fontsize=8)
+
+
+def draw_dense(ax: Axes, image: ndarray, dense: list[Any], side: int) -> None:
+    """A picture with the boxes (of a square of 224) and captions of its dense captions."""
+    from matplotlib.patches import Rectangle
+
+    from mmlib.formats.cc3m import SIDE as PUBLIC
+
+    ax.imshow(image, interpolation="nearest")
+    for one in dense:
+        x0, y0, x1, y1 = (value * side / PUBLIC - 0.5 for value in one.object)
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="white", linewidth=1.2))
+        ax.text(x0 + 0.5, y1 - 1, one.region_description, fontsize=6, color="white",
+                bbox={"color": "black", "alpha": 0.6, "pad": 0.6})  # fmt: skip
+    ax.set_axis_off()

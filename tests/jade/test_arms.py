@@ -1,0 +1,96 @@
+"""Ratios as one value per picture, arms, and faults planted in the rows that must move the evidence."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import pytest
+
+from mmlib.jade import arms, precision, study
+from mmlib.jade.truth import PRESUPPOSITION, RIGHT, WRONG
+
+KINDS = ("what", "how", "yes")
+
+
+def row(draw, kind):
+    verdict = draw.choices((RIGHT, WRONG, PRESUPPOSITION), (5, 3, 2))[0]
+    agrees = draw.random() < (0.9 if verdict == RIGHT else 0.4)
+    said = ["a" if agrees else "b", 0.5]
+    return {"question": f"q{draw.random()}", "answer": "a", "type": kind, "verdict": verdict, "prob": draw.random(),
+            "filter": {name: said for name in (*study.FILTERS, "may refuse")},
+            "exists": "no" if verdict == PRESUPPOSITION else "yes"}  # fmt: skip
+
+
+@pytest.fixture
+def pictures():
+    draw = random.Random(0)
+    return [[row(draw, draw.choice(KINDS)) for _ in range(draw.randint(0, 9))] for _ in range(60)]
+
+
+def flat(pictures):
+    return [row for rows in pictures for row in rows]
+
+
+def test_means_are_the_ratios(pictures):
+    kept = arms.keep("consistency", pictures, 0)
+    assert np.mean(arms.METRICS["precision"][1](kept, pictures)) == pytest.approx(precision.precision(flat(kept)))
+    expected = precision.standardised(flat(kept), flat(pictures))
+    assert np.mean(arms.standardised(kept, pictures)) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="share of nothing"):
+        arms.ratio([0.0], [0.0])
+
+
+def test_their_spread_is_that_of_the_ratio():
+    """Against the bootstrap of the ratio itself, pictures with many and few rows."""
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(1, 20, 200).astype(float)
+    hits = draw.binomial(sizes.astype(int), draw.beta(2, 2, 200)).astype(float)
+    picks = draw.integers(0, 200, (3000, 200))
+    ratio = hits[picks].sum(1) / sizes[picks].sum(1)
+    linear = np.array(arms.ratio(list(hits), list(sizes)))[picks].mean(1)
+    assert linear.std() == pytest.approx(ratio.std(), rel=0.05)
+
+
+def test_arms_of_equal_size_are_equal_and_the_oracle_is_right(pictures):
+    sizes = {arm: len(flat(arms.keep(arm, pictures, 3))) for arm in arms.ARMS}
+    assert sizes["probability"] == sizes["random"] == sizes["consistency"] < sizes["none"]
+    assert sizes["existence"] < sizes["consistency"]
+    assert all(row["verdict"] == RIGHT for row in flat(arms.keep("oracle", pictures, 3)))
+    assert arms.keep("random", pictures, 3) != arms.keep("random", pictures, 4)
+
+
+def evidence(pictures):
+    captions = [[{"right": True, "exists": "yes"}, {"right": False, "exists": "no"}] for _ in pictures]
+    sets = {name: {"rows": pictures, "captions": captions} for name in study.SETS}
+    return arms.as_evidence([{"seed": 0, "sets": sets}], {"pictures": len(pictures)})
+
+
+def value(made, metric, arm):
+    return np.mean(made["metrics"][metric]["values"][arm]["0"])
+
+
+def test_evidence_and_planted_faults(pictures):
+    made = evidence(pictures)
+    gain = value(made, "standardised", "consistency") - value(made, "standardised", "none")
+    assert gain > 0.1 and value(made, "caption_right", "existence") == 1
+    assert value(made, "errors_kept", "none") == pytest.approx(1) and value(made, "precision", "oracle") == 1
+    shuffled = copy.deepcopy(pictures)  # the filter's answers given to other questions: nothing is gained
+    answers = [row["filter"] for row in flat(shuffled)]
+    random.Random(1).shuffle(answers)
+    for one, given in zip(flat(shuffled), answers, strict=True):
+        one["filter"] = given
+    spoiled = evidence(shuffled)
+    assert abs(value(spoiled, "standardised", "consistency") - value(spoiled, "standardised", "none")) < gain / 2
+    nothing = copy.deepcopy(pictures)
+    for one in flat(nothing):
+        one["filter"] = {name: ["c", 0.5] for name in one["filter"]}
+    assert "consistency" not in evidence(nothing)["metrics"]["precision"]["values"]
+
+
+def test_the_thing_that_a_question_is_about():
+    assert study.noun_of("how big is the dog ?", "large") == "dog"
+    assert study.noun_of("what is in the north ?", "cat") == "cat"
+    assert study.noun_of("is there a dog ?", "no") == "" and study.noun_of("is there a dog ?", "yes") == "dog"
+    assert study.noun_of("", "large owl on red") == "owl"
