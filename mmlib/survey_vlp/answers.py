@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib import store
+from mmlib.models.fusion_encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp import scenes
-from mmlib.survey_vlp.encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp.records import as_evidence
 
 LENGTH = 9  # tokens of the longest text, `<cls> red dog and ... <end>`
@@ -27,24 +27,25 @@ CAPTION_ARMS: dict[str, dict[str, Any]] = {
     arm: {"study": "captions"} for arm in ("prefix", "masked", "encoder-decoder")
 }
 METRICS = {
-    "modality": {name: ("question", True, 0.0) for name in BIAS},
+    # Nats of the right answer on the balanced test: they tell apart two seeds that are both perfect.
+    "modality": {name: ("question", True, 0.0) for name in BIAS} | {"nats": ("question", False, None)},
     "captions": {"precision": ("scene", True, 0.0), "recall": ("scene", True, 0.0), "bleu4": ("scene", True, None),
                  "invented": ("scene", False, 0.0)},
 }  # fmt: skip
-HEADS = {"words": len(scenes.WORDS)}
+HEADS = {"words": scenes.SIZE}
 
 
 # ---- V6, and compression ---------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=6)
-def colour_questions(count: int, seed: int, bias: float, test: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def colour_questions(count: int, seed: int, bias: float, part: str = "train") -> tuple[Tensor, Tensor, Tensor]:
     """Colours of named things: ids, pictures, answers; a share `bias` wears the favourite colour of its name."""
     things, rng = scenes.draw(count, (2, 4), seed, distinct=True), np.random.default_rng(seed)
     drawn = np.where(rng.random((count, 4)) < bias, things[..., 0] % 6, rng.integers(6, size=(count, 4)))
     things[..., 1] = np.where(things[..., 0] >= 0, drawn, -1)
     texts, answers = scenes.questions(things, "color", seed)
-    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 12)
+    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 12)
     return torch.from_numpy(scenes.encode(texts, 3)), torch.from_numpy(pictures), torch.from_numpy(answers)
 
 
@@ -55,8 +56,8 @@ def answer(model: Encoder, mode: str, ids: Tensor, image: Tensor) -> Tensor:
     return model.head("words", model(words, image, seen)[0][:, 0])
 
 
-def learn(model: Encoder, mode: str, data: str, settings: dict, seed: int, teacher: Encoder | None = None) -> None:
-    """Train on questions; a teacher's distribution replaces the answers (Hinton et al. 2015)."""
+def learn(model: Encoder, mode: str, data: str, settings: dict, seed: int, teacher: Encoder | None = None) -> float:
+    """Train on questions; a teacher's distribution replaces the answers (Hinton et al. 2015). Processor seconds."""
     ids, image, answers = colour_questions(settings["scenes"], seed + 1, BIAS[data])
 
     def loss(items: Tensor) -> Tensor:
@@ -67,17 +68,21 @@ def learn(model: Encoder, mode: str, data: str, settings: dict, seed: int, teach
                 target = answer(teacher, mode, ids[items], image[items]).softmax(1)
         return functional.cross_entropy(answer(model, mode, ids[items], image[items]), target)
 
+    started = time.process_time()
     train(model, loss, settings["question_steps"], settings["batch"], seed)
+    return round(time.process_time() - started, 1)
 
 
 def right_answers(model: Encoder, mode: str, settings: dict[str, Any], other: bool = False) -> dict[str, list[float]]:
     """Right answers on balanced and biased held-out questions, with the true or another scene's picture."""
     found = {}
     for name, share in BIAS.items():
-        ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, True)
+        ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, "test")
         with torch.inference_mode():
-            said = answer(model, mode, ids, image.roll(1, 0) if other else image).argmax(1)
-        found[name] = (said == right).float().tolist()
+            logits = answer(model, mode, ids, image.roll(1, 0) if other else image)
+        found[name] = (logits.argmax(1) == right).float().tolist()
+        if name == "balanced":
+            found["nats"] = functional.cross_entropy(logits, right, reduction="none").tolist()
     return found
 
 
@@ -94,36 +99,37 @@ def rounded(model: Encoder, bits: int) -> Encoder:
 
 def run_modality(arm: str, mode: str, data: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train with one modality or both; the balanced model of both is also rounded, and teaches one of half depth."""
-    model = Encoder(Shape(joint=2, length=LENGTH, heads=HEADS), seed)
-    learn(model, mode, data, settings, seed)
-    found = {arm: (model, right_answers(model, mode, settings))}
-    if mode == "both":
-        found[f"{arm}, other picture"] = model, right_answers(model, mode, settings, other=True)
+    model = Encoder(Shape(scenes.SIZE, joint=2, length=LENGTH, heads=HEADS), seed)
+    models = {arm: (model, learn(model, mode, data, settings, seed))}
     if arm == "both, balanced":
-        smaller = {f"{bits} bits": rounded(model, bits) for bits in (8, 4, 2)}
+        models |= {f"{bits} bits": (rounded(model, bits), models[arm][1]) for bits in (8, 4, 2)}
         for name, teacher in (("half, distilled", model), ("half, labels", None)):
-            smaller[name] = Encoder(Shape(joint=1, length=LENGTH, heads=HEADS), seed + 100)
-            learn(smaller[name], mode, data, settings, seed, teacher)
-        found |= {name: (other, right_answers(other, mode, settings)) for name, other in smaller.items()}
-    return {name: {"scores": scores, "parameters": parameters(made)} for name, (made, scores) in found.items()}
+            half = Encoder(Shape(scenes.SIZE, joint=1, length=LENGTH, heads=HEADS), seed + 100)
+            models[name] = half, learn(half, mode, data, settings, seed, teacher)
+    found = {name: (right_answers(made, mode, settings), made, spent) for name, (made, spent) in models.items()}
+    if mode == "both":
+        found[f"{arm}, other picture"] = right_answers(model, mode, settings, other=True), *models[arm]
+    passes = settings["question_steps"]
+    return {name: {"scores": scores, "cost": {"parameters": parameters(made), "passes": passes, "cpu_seconds": spent}}
+            for name, (scores, made, spent) in found.items()}  # fmt: skip
 
 
 # ---- V9, captions ----------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=6)
-def described(count: int, seed: int, test: bool = False) -> tuple[np.ndarray, Tensor, Tensor]:
+def described(count: int, seed: int, part: str = "train") -> tuple[np.ndarray, Tensor, Tensor]:
     """Scenes of two things, pictures, captions `<cls> … <end>`."""
     things = scenes.draw(count, (2, 2), seed, distinct=True)
     texts = [f"{text} <end>" for text in scenes.captions(things, seed)]
-    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 12)
+    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 12)
     return things, torch.from_numpy(pictures), torch.from_numpy(scenes.encode(texts, LENGTH))
 
 
 def captioner(arm: str, seed: int) -> Encoder:
     """PrefixLM and masked model: one single stream; encoder-decoder: a picture tower and cross-attention."""
     parts = {"image": 1, "joint": 1, "scheme": "cross"} if arm == "encoder-decoder" else {"joint": 2}
-    return Encoder(Shape(**parts, length=LENGTH, heads=HEADS), seed)
+    return Encoder(Shape(scenes.SIZE, **parts, length=LENGTH, heads=HEADS), seed)
 
 
 def caption_loss(model: Encoder, arm: str, ids: Tensor, image: Tensor, seed: int) -> Tensor:
@@ -141,13 +147,17 @@ def caption_loss(model: Encoder, arm: str, ids: Tensor, image: Tensor, seed: int
 
 
 def write(model: Encoder, arm: str, image: Tensor) -> list[str]:
-    """Greedy captions, left to right; the masked model fills one `<mask>` after the other."""
-    ids = torch.full((len(image), 1), scenes.CLS)
+    """Greedy captions, left to right; the masked model fills a row of `<mask>` from the left, as long as in training
+    (behind a single `<mask>` it would see texts that end, which it never did while it was trained)."""
+    ids = torch.full((len(image), LENGTH), scenes.MASK if arm == "masked" else scenes.PAD)
+    ids[:, 0] = scenes.CLS
     with torch.inference_mode():
-        for _ in range(LENGTH - 1):
-            masked = torch.cat([ids, torch.full_like(ids[:, :1], scenes.MASK)], 1)
-            hidden, _ = model(masked, image) if arm == "masked" else model(ids, image, causal=True)
-            ids = torch.cat([ids, model.head("words", hidden[:, -1]).argmax(1, keepdim=True)], 1)
+        for place in range(1, LENGTH):
+            if arm == "masked":
+                hidden = model(ids, image)[0][:, place]
+            else:
+                hidden = model(ids[:, :place], image, causal=True)[0][:, -1]
+            ids[:, place] = model.head("words", hidden).argmax(1)
     words = [[scenes.WORDS[i] for i in row] for row in ids[:, 1:].tolist()]
     return [" ".join(row[: row.index("<end>")] if "<end>" in row else row) for row in words]
 
@@ -184,24 +194,22 @@ def run_captions(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any
     def loss(items: Tensor) -> Tensor:
         return caption_loss(model, arm, ids[items % len(ids)], image[items % len(ids)], int(items[0]))
 
+    started = time.process_time()
     train(model, loss, settings["caption_steps"], settings["batch"], seed)
-    things, image, _ = described(settings["test_scenes"], 50_000, True)
-    return {arm: {"scores": judge(write(model, arm, image), things), "parameters": parameters(model)}}
+    spent = round(time.process_time() - started, 1)
+    things, image, _ = described(settings["test_scenes"], 50_000, "test")
+    cost = {"parameters": parameters(model), "passes": settings["caption_steps"], "cpu_seconds": spent}
+    return {arm: {"scores": judge(write(model, arm, image), things), "cost": cost}}
 
 
 def run(shard: dict[str, Any]) -> list[dict[str, Any]]:
     """One training run of V6 or V9; a result for every arm that it gives."""
     torch.set_num_threads(1)
-    plan, started = dict(shard["plan"]), time.process_time()
+    plan = dict(shard["plan"])
     study = plan.pop("study")
     work: Callable[..., dict[str, Any]] = run_modality if study == "modality" else run_captions
     found = work(shard["arm"], **plan, settings=shard["settings"], seed=shard["seed"])
-    spent = round(time.process_time() - started, 1)
-    return [
-        {"study": study, "arm": arm, "seed": shard["seed"], "scores": result["scores"],
-         "cost": {"parameters": result["parameters"], "cpu_seconds": spent}}
-        for arm, result in found.items()
-    ]  # fmt: skip
+    return [{"study": study, "arm": arm, "seed": shard["seed"], **result} for arm, result in found.items()]
 
 
 def evidence(results: list[dict[str, Any]], study: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from mmlib.models.fusion_encoder import Encoder, Shape
 from mmlib.survey_vlp import answers, records, scenes
-from mmlib.survey_vlp.encoder import Encoder, Shape
 
 SETTINGS = {"seeds": [0], "batch": 8, "scenes": 64, "test_scenes": 20, "question_steps": 2, "caption_steps": 2}
 
 
 def model() -> Encoder:
-    return Encoder(Shape(joint=2, length=answers.LENGTH, heads=answers.HEADS), 0)
+    return Encoder(Shape(scenes.SIZE, joint=2, length=answers.LENGTH, heads=answers.HEADS), 0)
 
 
 def test_a_hidden_modality_changes_nothing(root):
@@ -49,6 +49,20 @@ def test_captions_are_judged_by_the_scene():
     assert answers.facts("red and dog on") == {("", "red"), ("", "dog on")}, "what is no phrase is a false fact"
 
 
+def test_a_masked_model_writes_from_texts_like_those_it_was_trained_on(root, monkeypatch):
+    """It was trained on rows of full length; a text that ends behind its one mask would be a shape it never saw."""
+    seen, made = [], answers.captioner("masked", 0)
+
+    def forward(self: Encoder, ids: torch.Tensor, image: torch.Tensor) -> tuple:
+        seen.append(ids.clone())
+        return torch.zeros(*ids.shape, 64), None
+
+    monkeypatch.setattr(Encoder, "forward", forward)
+    answers.write(made, "masked", torch.zeros(2, 4, 432))
+    assert {ids.shape[1] for ids in seen} == {answers.LENGTH}
+    assert [int((ids[0] == scenes.MASK).sum()) for ids in seen] == list(range(answers.LENGTH - 1, 0, -1))
+
+
 def test_writing_ends_at_the_end_sign(root):
     _, image, _ = answers.described(6, 0)
     for arm in ("prefix", "masked", "encoder-decoder"):
@@ -71,6 +85,9 @@ def test_one_run_gives_the_whole_model_its_rounded_copies_and_students(root):
     plan = answers.MODALITY_ARMS["both, balanced"]
     results = answers.run({"arm": "both, balanced", "seed": 0, "plan": plan, "settings": SETTINGS})
     smaller = ["8 bits", "4 bits", "2 bits", "half, distilled", "half, labels"]
-    assert [r["arm"] for r in results] == ["both, balanced", "both, balanced, other picture", *smaller]
+    assert [r["arm"] for r in results] == ["both, balanced", *smaller, "both, balanced, other picture"]
     made = answers.evidence(results, "modality", SETTINGS)
+    assert results[0]["cost"]["parameters"] > results[4]["cost"]["parameters"] and results[4]["cost"]["passes"] == 2
     assert records.levels(made, "biased").loc["chance", "value"] == pytest.approx(100 / 6, abs=1e-3)
+    assert len(made["metrics"]["nats"]["values"]) == 7 and "chance" not in made["metrics"]["nats"]["values"]
+    assert results[0]["scores"]["nats"] != results[3]["scores"]["nats"], "rounding to 2 bits shows in the nats"
