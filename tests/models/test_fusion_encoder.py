@@ -26,12 +26,15 @@ def test_the_initial_loss_of_random_vectors_is_ln_batch():
     said, shown = (torch.nn.functional.normalize(torch.randn(128, 64, generator=draw), dim=-1) for _ in range(2))
     assert contrast(said, shown, 1.0).item() == pytest.approx(math.log(128), abs=0.05)
     assert contrast(said[:1], shown[:1], 1.0).item() == 0, "a batch of one teaches nothing"
+    assert contrast(said, shown, 20.0).item() > math.log(128) + 1, "planted fault: a temperature that is far too low"
+    assert contrast(4 * said, 4 * shown, 1.0).item() > math.log(128) + 0.5, "planted fault: vectors without unit norm"
     assert contrast(said, said, 100.0).item() < 0.01
 
 
 def test_identical_towers_retrieve_perfectly_and_collapsed_ones_at_chance():
     vectors = torch.nn.functional.normalize(torch.randn(50, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert recall_at((vectors @ vectors.T).numpy(), 1).mean() == 1
+    assert recall_at((vectors @ vectors.roll(1, 0).T).numpy(), 1).mean() < 0.2, "planted fault: pairs are off by one"
     same = vectors[:1].expand(50, 8)
     assert recall_at((same @ same.T).numpy(), 1).mean() == pytest.approx(1 / 50)
 
@@ -57,6 +60,9 @@ def test_a_masked_position_does_not_see_what_it_hides(name):
     text, picture = model(ids, torch.where(hit[..., None], model.embed_masked, image))
     (text.sum() + picture.sum()).backward()
     assert image.grad[:, 1].abs().max() == 0 and image.grad[:, 0].abs().max() > 0
+    leaking = model(ids, image)  # planted fault: the mask is forgotten
+    (leaking[0].sum() + leaking[1].sum()).backward()
+    assert image.grad[:, 1].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", ["single", "cross"])
