@@ -31,6 +31,15 @@ def arms_table(evidence: dict[str, Any]) -> DataFrame:
     return wide.reindex(index=present, columns=list(COLUMNS)).rename(columns=COLUMNS).fillna("-")
 
 
+def by_seed(evidence: dict[str, Any], metric: str = "standardised") -> DataFrame:
+    """A row per arm, a column per seed: the metric in percent, from its linearised values per picture."""
+    import pandas as pd
+
+    values = evidence["metrics"][metric]["values"]
+    per_arm = {arm: {seed: 100 * fmean(v) for seed, v in seeds.items()} for arm, seeds in values.items()}
+    return pd.DataFrame(per_arm).T.reindex([arm for arm in arms.ARMS if arm in per_arm])
+
+
 def flat(part: dict[str, Any]) -> list[Row]:
     """All rows of a set."""
     return [row for rows in part["rows"] for row in rows]

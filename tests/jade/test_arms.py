@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from mmlib.jade import arms, precision, study
+from mmlib.jade import arms, precision, report, study
 from mmlib.jade.truth import PRESUPPOSITION, RIGHT, WRONG
 
 KINDS = ("what", "how", "yes")
@@ -94,3 +94,11 @@ def test_the_thing_that_a_question_is_about():
     assert study.noun_of("what is in the north ?", "cat") == "cat"
     assert study.noun_of("is there a dog ?", "no") == "" and study.noun_of("is there a dog ?", "yes") == "dog"
     assert study.noun_of("", "large owl on red") == "owl"
+
+
+def test_arms_are_shown_seed_by_seed():
+    values = {"random": {"0": [0.2, 0.4], "1": [0.0, 0.1]}, "none": {"0": [0.5, 0.5], "1": [1.0, 0.0]}}
+    table = report.by_seed({"metrics": {"standardised": {"values": values}}})
+    assert list(table.index) == [arm for arm in arms.ARMS if arm in values] and list(table.columns) == ["0", "1"]
+    assert table.loc["random"].tolist() == pytest.approx([30, 5])
+    assert table.loc["none"].tolist() == pytest.approx([50, 50])
