@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mmlib.errors import UserError
-from mmlib.schema import Bits as Bits  # for notebooks
-from mmlib.schema import Params
+from mmlib.schema.params import Params
+from mmlib.schema.quantization import Bits as Bits  # for notebooks
 from mmlib.store import project_root
 
 PARAMS = "params.yaml"
@@ -92,7 +92,7 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
             raise UserError(f"{source}: unknown key `{prefix}{key}`{_hint(key, hints)}", "remove or correct it")
     for key in hints:
         if key not in raw:
-            raise UserError(f"{source}: missing key `{prefix}{key}`", "add it (see mmlib/schema.py)")
+            raise UserError(f"{source}: missing key `{prefix}{key}`", "add it (see mmlib/schema/)")
     return cls(**{key: _typed(hint, raw[key], source, prefix + key) for key, hint in hints.items()})
 
 

@@ -142,10 +142,18 @@ def test_every_stage_depends_on_the_pins_and_declares_its_determinism(root):
         assert stage.determinism in ("bitwise", "tolerance", "free")
 
 
+def modules(root, name):
+    """The files of one module of mmlib: itself, or everything in the package of that name."""
+    single = root / f"mmlib/{name}.py"
+    found = [single] if single.is_file() else sorted((root / "mmlib" / name).glob("*.py"))
+    assert found, f"mmlib/{name} is gone"
+    return found
+
+
 def test_plumbing_computes_nothing(root):
     """Plumbing may not touch numeric libraries outside of drawing."""
-    for name in PLUMBING - {"plots"}:
-        path = root / f"mmlib/{name}.py"
+    paths = [path for name in PLUMBING - {"plots"} for path in modules(root, name)]
+    for path in paths:
         tops = {n.names[0].name if isinstance(n, ast.Import) else n.module for n in ast.walk(ast.parse(code_of(path)))
                 if isinstance(n, ast.Import | ast.ImportFrom)}  # fmt: skip
-        assert not {"torch", "numpy", "scipy", "transformers"} & {(t or "").split(".")[0] for t in tops}, name
+        assert not {"torch", "numpy", "scipy", "transformers"} & {(t or "").split(".")[0] for t in tops}, path

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
-import tokenize
 
 import pytest
 
 from mmlib import survey_llm
+from tests.code_lines import code_lines
 
 STAGES = ("frozen", "tuning", "real")  # these know all experiments of their stage, and nothing else does
 DISPATCH = {"positions": {"scaling"}}  # `positions.either` is their stage's: it chooses between the two, and no more
@@ -18,16 +17,6 @@ READING = {  # reading notebook -> the experiments that it is about
     "01": {"L2"}, "03": {"L1"}, "04": {"L5"}, "06": {"L4"}, "08": {"L6"}, "09": {"L3"}, "11": {"L10"}, "14": {"L7"},
     "15": {"L8"}, "16": {"L9"}, "18": {"L3"},
 }  # fmt: skip
-NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-
-
-def code_lines(source: str) -> int:
-    """Lines with code: no blank ones, no comments, no docstrings."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented) and ast.get_docstring(node)]
-    prose = {line for node in nodes for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)}
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return len({line for t in tokens if t.type not in NO_CODE for line in range(t.start[0], t.end[0] + 1)} - prose)
 
 
 def reached(source: str) -> set[str]:

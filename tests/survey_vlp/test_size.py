@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import ast
-import io
 import re
-import tokenize
 from pathlib import Path
 
 import mmlib.survey_vlp
+from tests.code_lines import code_lines
 
 FOLDER = Path(mmlib.survey_vlp.__file__).parent
 SHARED = {"resources", "scenes", "questions", "encoder", "records"}
 EXPERIMENTS = {"towers": 2, "fusion": 2, "tasks": 2, "masks": 1, "answers": 2}  # how many of V1 to V9 each holds
-SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-
-
-def code_lines(source: str) -> int:
-    """Lines that hold code: no blank line, comment or docstring."""
-    lines = {
-        number for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type not in SKIPPED
-        for number in range(token.start[0], token.end[0] + 1)
-    }  # fmt: skip
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    return len(lines)
 
 
 def test_code_lines_are_counted_as_they_say():
