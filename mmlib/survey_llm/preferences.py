@@ -245,7 +245,9 @@ def chosen(judge: Decoder | None, theirs: Tensor) -> dict[str, dict[str, list[fl
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
-    """One seed: every way of tuning on the same pairs, measured on the same test prompts."""
+    """One seed: every way of tuning on the same pairs, measured on the same test prompts; `near` is DPO at the rates of
+    `frontier`.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -259,10 +261,16 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     for arm, (kind, beta) in plans(settings).items():
         model = learn(base, kind, beta, pairs, settings, rates[arm], seed)
         scores |= chosen(model, theirs) if kind == "reward" else {arm: measure(model, base, prompts, theirs, seed)}
+    near = {
+        f"{rate:g}": measure(
+            learn(base, "dpo", settings["beta"], pairs, settings, rate, seed), base, prompts, theirs, seed
+        )
+        for rate in settings["frontier_rates"]
+    }
     tuned = learn(weak, "dpo", settings["beta"], pairs, settings, rates[weak_arm], seed)
     scores[BASES[1]] = measure(weak, weak, prompts, theirs, seed)
     scores[f"{weak_arm}, {BASES[1]}"] = measure(tuned, weak, prompts, theirs, seed)
-    return {"seed": seed, "pairs": len(pairs), "scores": scores}
+    return {"seed": seed, "pairs": len(pairs), "scores": scores, "near": near}
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:

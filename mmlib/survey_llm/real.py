@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmlib.survey_llm import frontier, steering, thought
+from mmlib.survey_llm import steering, thought
 
-STUDIES = {"thought": thought, "steering": steering, "frontier": frontier}
+STUDIES = {"thought": thought, "steering": steering}
 SECTIONS = {  # study -> names of its settings in the stage's section
     "thought": {"items": "thought_items"},
     "steering": {"pairs": "steering_pairs", "steps": "steering_steps", "batch": "steering_batch",
@@ -14,12 +14,8 @@ SECTIONS = {  # study -> names of its settings in the stage's section
 }  # fmt: skip
 
 
-def settings_of(study: str, settings: dict[str, Any], bytes_settings: dict[str, Any]) -> dict[str, Any]:
-    """What one study reads; the frontier continues the byte model's study and takes its settings from there."""
-    if study == "frontier":
-        names = ("preference_width", "preference_bytes", "preference_steps", "preference_batch", "preference_prompts",
-                 "pairs", "beta")  # fmt: skip
-        return {name: bytes_settings[name] for name in names} | {"frontier_rates": settings["frontier_rates"]}
+def settings_of(study: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What one study reads."""
     return {name: settings[key] for name, key in SECTIONS[study].items()} | {"seeds": settings["seeds"]}
 
 
@@ -29,9 +25,9 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     return module.search(shard) if "arm" in shard else module.run(shard)
 
 
-def search(settings: dict[str, Any], bytes_settings: dict[str, Any]) -> list[dict[str, Any]]:
+def search(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Shards that choose learning rates, one an arm, on a seed that no result uses."""
-    own = settings_of("steering", settings, bytes_settings)
+    own = settings_of("steering", settings)
     return [
         {"name": f"steering/learning rate of {arm}", "study": "steering", "seed": settings["search_seed"], "arm": arm,
          "settings": own}
@@ -39,9 +35,9 @@ def search(settings: dict[str, Any], bytes_settings: dict[str, Any]) -> list[dic
     ]  # fmt: skip
 
 
-def shards(study: str, settings: dict[str, Any], bytes_settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+def shards(study: str, settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
     """One shard per seed of a study; the steering needs its `rates`."""
-    own = settings_of(study, settings, bytes_settings)
+    own = settings_of(study, settings)
     return [
         {"name": f"{study}/seed{seed}", "study": study, "seed": seed, "settings": own, **more}
         for seed in settings["seeds"]
