@@ -52,7 +52,7 @@ def _measured(root: Path, cards: dict[str, Any], row: dict[str, Any]) -> tuple[f
         card = cards[row["card"]]
         ends = [float("nan") if card[name] is None else card[name] for name in ("effect", "low", "high")]
         return (*ends, card["effect_unit"])
-    evidence = store.read_json(root / f"results/survey_llm/evidence_{row['evidence']}.json")
+    evidence = store.read_json(root / "results/survey_llm" / f"evidence_{row['evidence']}.json")
     levels = reading.levels(evidence, row["metric"], row["scale"]).set_index("arm")
     if row["arm"] not in levels.index:
         raise UserError(f"predictions.csv names the arm {row['arm']}, which is none", f"correct {FILE.name}")

@@ -2,7 +2,8 @@
 
 A base model continues prompts; of two continuations the one with more vowels is preferred. From the same pairs learn:
 tuning on the preferred ones (SFT), DPO (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2024, eq. 17), and a reward
-model (Bradley-Terry) by which the best of N samples is chosen. All continuations have the same length.
+model (Bradley-Terry) by which the best of N samples is chosen. All continuations have the same length. The losses are
+written here, a line each and tested against their formulas: trl would bring a trainer of its own beside the shared one.
 """
 
 from __future__ import annotations
