@@ -24,22 +24,25 @@ def settings_of(study: str, settings: dict[str, Any], bytes_settings: dict[str, 
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
-    """One study and seed, or the learning rates of the steering."""
+    """One study and seed, or one arm's learning rate in the steering."""
     module = STUDIES[shard["study"]]
-    return module.search(shard) if shard["search"] else module.run(shard)
+    return module.search(shard) if "arm" in shard else module.run(shard)
 
 
-def search(settings: dict[str, Any], bytes_settings: dict[str, Any]) -> dict[str, Any]:
-    """The shard that chooses learning rates, on a seed that no result uses."""
-    return {"name": "steering/learning rates", "study": "steering", "seed": settings["search_seed"], "search": True,
-            "settings": settings_of("steering", settings, bytes_settings)}  # fmt: skip
-
-
-def shards(settings: dict[str, Any], bytes_settings: dict[str, Any], rates: dict[str, float]) -> list[dict[str, Any]]:
-    """One shard per study and seed."""
+def search(settings: dict[str, Any], bytes_settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shards that choose learning rates, one an arm, on a seed that no result uses."""
+    own = settings_of("steering", settings, bytes_settings)
     return [
-        {"name": f"{study}/seed{seed}", "study": study, "seed": seed, "search": False, "rates": rates,
-         "settings": settings_of(study, settings, bytes_settings)}
-        for study in STUDIES
-        for seed in settings["seeds"]
+        {"name": f"steering/learning rate of {arm}", "study": "steering", "seed": settings["search_seed"], "arm": arm,
+         "settings": own}
+        for arm in steering.ARMS
     ]  # fmt: skip
+
+
+def shards(study: str, settings: dict[str, Any], bytes_settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """One shard per seed of a study; the steering needs its `rates`."""
+    own = settings_of(study, settings, bytes_settings)
+    return [
+        {"name": f"{study}/seed{seed}", "study": study, "seed": seed, "settings": own, **more}
+        for seed in settings["seeds"]
+    ]

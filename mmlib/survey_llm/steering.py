@@ -164,27 +164,22 @@ def chosen(tried: dict[float, dict[str, list]]) -> float:
 
 
 def search(shard: dict[str, Any]) -> dict[str, Any]:
-    """Per arm the rate that was `chosen` on prompts and a seed that no result uses, and what was tried."""
+    """One arm's rate, `chosen` on prompts and a seed that no result uses, and what was tried."""
     import torch
 
     torch.set_num_threads(1)
-    root, settings, seed = store.project_root(), shard["settings"], shard["seed"]
+    root, settings, seed, arm = store.project_root(), shard["settings"], shard["seed"], shard["arm"]
     model, tokenizer = opened(root)
     pairs = training_pairs(model, tokenizer, root, settings, seed)
-    reference, best, seen = reference_logprobs(model, pairs), {}, {}
+    reference, tried = reference_logprobs(model, pairs), {}
     prompts = prompts_of(tokenizer, root, "calibration", settings["prompts"], seed + 2)
     rivals = rewards(tokenizer, sample(model, prompts, RIVALS, seed + 2))
-    for arm in ARMS:
-        tried = {}
-        for rate in settings["learning_rates"]:
-            adapted = tuned(model, arm, pairs, reference, settings, rate, seed)
-            tried[rate] = measure(adapted, tokenizer, prompts, rivals, seed + 3)
-            model = adapted.unload()
-        best[arm] = chosen(tried)
-        seen[arm] = {
-            f"{rate:g}": [round(float(np.mean(found[n])), 4) for n in ("win", "kl")] for rate, found in tried.items()
-        }
-    return {"rates": best, "tried": seen}
+    for rate in settings["learning_rates"]:
+        adapted = tuned(model, arm, pairs, reference, settings, rate, seed)
+        tried[rate] = measure(adapted, tokenizer, prompts, rivals, seed + 3)
+        model = adapted.unload()
+    seen = {f"{rate:g}": [round(float(np.mean(found[n])), 4) for n in ("win", "kl")] for rate, found in tried.items()}
+    return {"arm": arm, "rate": chosen(tried), "tried": seen}
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
