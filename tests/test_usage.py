@@ -9,7 +9,8 @@ from mmlib.usage import Usage, resident
 
 SHARING = """
 import mmap, sys, time
-held = mmap.mmap(open(sys.argv[1], "r+b").fileno(), 0)
+file = open(sys.argv[1], "r+b")
+held = mmap.mmap(file.fileno(), 0)
 sum(held[::4096])
 print("ready", flush=True)
 time.sleep(60)
