@@ -101,15 +101,16 @@ def attention(model: Decoder, tokens: Tensor) -> list[Tensor]:
     """(B, H, T, T) weights of every block of a model with rotary positions."""
     import torch
 
-    from mmlib.survey_llm.transformer import rotate
+    from mmlib.survey_llm.transformer import rotate, turns
 
-    x, places = model.embedding(tokens), torch.arange(tokens.shape[1])
-    future, found = torch.ones(len(places), len(places)).triu(1).bool(), []
+    x, length = model.embedding(tokens), tokens.shape[1]
+    rotation = turns(0, length, model.shape.head)
+    future, found = torch.ones(length, length).triu(1).bool(), []
     for block in model.blocks:
         q, k = block.qkv(block.before_attention(x)).unflatten(-1, (3, -1, block.shape.head)).permute(2, 0, 3, 1, 4)[:2]
-        scores = rotate(q, places) @ rotate(k, places).transpose(-1, -2) / block.shape.head**0.5
+        scores = rotate(q, *rotation) @ rotate(k, *rotation).transpose(-1, -2) / block.shape.head**0.5
         found.append(scores.masked_fill(future, -torch.inf).softmax(-1))
-        x = block(x, torch.zeros(1, *future.shape).masked_fill(future, -torch.inf), places, 10_000.0)
+        x = block(x, None, rotation, None)
     return found
 
 

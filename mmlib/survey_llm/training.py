@@ -88,10 +88,12 @@ def write(
     """
     import torch
 
+    past, seen = {}, 0
     with torch.inference_mode():
         for at in places:
             low, high = among(at)
-            logits = model(tokens[:, :at])["logits"][:, -1, low:high]
+            logits = model(tokens[:, seen:at], past=past)["logits"][:, -1, low:high]
+            seen = at
             chances = (logits / temperature).softmax(-1)
             said = logits.argmax(-1, True) if draw is None else torch.multinomial(chances, 1, generator=draw)
             tokens = torch.cat([tokens[:, :at], said + low, tokens[:, at + 1 :]], 1)

@@ -7,6 +7,7 @@ distance, Raffel et al. 2020), `alibi` (Press et al. 2022, slopes 2^(-8h/H)), `n
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SCHEMES = ("learned", "sinusoidal", "rope", "t5", "alibi", "none")
+Past = dict[nn.Module, tuple[Tensor, Tensor]] | None  # block -> keys, values (B, H, T, head) of what was read before
 IGNORED = -100  # label of a position that carries no loss
 
 
@@ -36,11 +38,18 @@ class Shape:
         return self.layers * (12 if self.feed_forward else 4) * self.width**2
 
 
-def rotate(x: Tensor, positions: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotary embedding of x (B, H, T, d) at positions (T,): pair i turns by position · base^(-2i/d)."""
+@functools.lru_cache(maxsize=256)
+def turns(first: int, last: int, width: int, scale: float = 1.0, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, d/2) of places first … last - 1, times `scale`: pair i turns by place · base^(-2i/d)."""
+    half = width // 2
+    with torch.inference_mode(False):  # kept for later calls, which may need gradients
+        angles = scale * torch.arange(first, last)[:, None] * base ** (-torch.arange(half) / half)
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (B, H, T, d) by `turns`."""
     half = x.shape[-1] // 2
-    angles = positions[:, None] * base ** (-torch.arange(half) / half)  # (T, d/2)
-    cos, sin = angles.cos(), angles.sin()
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
@@ -62,11 +71,13 @@ def alibi_bias(length: int, heads: int) -> Tensor:
     return -slopes[:, None, None] * distances(length)
 
 
+@functools.lru_cache(maxsize=256)
 def buckets(length: int, count: int = 16, farthest: int = 64) -> Tensor:
     """(T, T) bucket of each distance: half of them exact, the rest logarithmic up to `farthest`, as in T5."""
-    far, exact = distances(length), count // 2
-    log = exact + (far.clamp(min=1) / exact).log() / math.log(farthest / exact) * (count - exact)
-    return torch.where(far < exact, far, log.long().clamp(max=count - 1))
+    with torch.inference_mode(False):  # kept for later calls, which may need gradients
+        far, exact = distances(length), count // 2
+        log = exact + (far.clamp(min=1) / exact).log() / math.log(farthest / exact) * (count - exact)
+        return torch.where(far < exact, far, log.long().clamp(max=count - 1))
 
 
 class Block(nn.Module):
@@ -81,13 +92,17 @@ class Block(nn.Module):
         if shape.feed_forward:
             self.up, self.down = nn.Linear(d, 4 * d, bias=False), nn.Linear(4 * d, d, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor, positions: Tensor, base: float) -> Tensor:
-        """x (B, T, d), mask (1 or H, T, T) added to the scores."""
+    def forward(self, x: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor] | None, past: Past) -> Tensor:
+        """x (B, t, d); mask (1 or H, t, T) is added to the scores, without one queries see all keys up to their own."""
         b, t, d = x.shape
         q, k, v = self.qkv(self.before_attention(x)).view(b, t, 3, -1, self.shape.head).permute(2, 0, 3, 1, 4)
-        if self.shape.positions == "rope":
-            q, k = rotate(q, positions, base), rotate(k, positions, base)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, head)
+        if rotation:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if past is not None:  # keys and values of all tokens so far
+            before = past.get(self, (k[:, :, :0], v[:, :, :0]))
+            k, v = past[self] = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
+        causal = mask is None and t > 1
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # (B, H, t, head)
         x = x + self.out(mixed.transpose(1, 2).reshape(b, t, d))
         if self.shape.feed_forward:
             x = x + self.down(functional.gelu(self.up(self.before_feed_forward(x))))
@@ -116,34 +131,44 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=0.4 / math.sqrt(weight.shape[1]) if "blocks" in name else 0.05)
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor | None = None, scale: float = 1.0, base: float = 10_000.0
+        self,
+        input_ids: Tensor,
+        labels: Tensor | None = None,
+        scale: float = 1.0,
+        base: float = 10_000.0,
+        past: Past = None,
     ) -> dict[str, Tensor]:
-        """input_ids, labels (B, T); labels[t] is what position t should say (already shifted).
+        """input_ids, labels (B, t); labels[i] is what position i should say (already shifted).
 
         Args:
             scale: positions are multiplied by it (position interpolation, Chen et al. 2023).
             base: of the rotary frequencies.
+            past: keys and values of the tokens before these ones, which this call adds its own to; {} at the start.
         """
-        length = input_ids.shape[1]
-        x = self.embedding(input_ids)  # (B, T, d)
+        seen = next(iter(past.values()))[0].shape[2] if past else 0
+        length = seen + input_ids.shape[1]
+        x = self.embedding(input_ids)  # (B, t, d)
         if self.shape.positions == "learned":
-            x = x + self.places(torch.arange(length))
+            x = x + self.places(torch.arange(seen, length))
         if self.shape.positions == "sinusoidal":
-            x = x + 0.05 * sinusoids(length, self.shape.width)  # as large as the embedding at the start
-        mask, positions = self._mask(length), torch.arange(length) * scale
+            x = x + 0.05 * sinusoids(length, self.shape.width)[seen:]  # as large as the embedding at the start
+        rotation = turns(seen, length, self.shape.head, scale, base) if self.shape.positions == "rope" else None
+        mask = self._mask(seen, length)
         for block in self.blocks:
-            x = block(x, mask, positions, base)
-        logits = self.head(self.norm(x))  # (B, T, V)
+            x = block(x, mask, rotation, past)
+        logits = self.head(self.norm(x))  # (B, t, V)
         if labels is None:
             return {"logits": logits}
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         return {"loss": loss, "logits": logits}
 
-    def _mask(self, length: int) -> Tensor:
-        heads = self.shape.width // self.shape.head
-        mask = torch.zeros(1, length, length)
+    def _mask(self, seen: int, length: int) -> Tensor | None:
+        """(1 or H, t, T) of the tokens from `seen` on; None where "up to its own place" says all."""
+        bias, heads = torch.zeros(1, length, length), self.shape.width // self.shape.head
         if self.shape.positions == "alibi":
-            mask = alibi_bias(length, heads)
+            bias = alibi_bias(length, heads)
         elif self.shape.positions == "t5":
-            mask = self.bias(buckets(length)).permute(2, 0, 1)  # (H, T, T)
-        return mask.masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)
+            bias = self.bias(buckets(length)).permute(2, 0, 1)  # (H, T, T)
+        elif seen == 0 or length == seen + 1:
+            return None
+        return bias.masked_fill(torch.ones(length, length).triu(1).bool(), -torch.inf)[:, seen:]

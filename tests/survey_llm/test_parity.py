@@ -31,7 +31,9 @@ def careful(slip: float, seed: int = 0):
     """A model that continues the running parity it finds, and errs with chance `slip`."""
     rng = np.random.default_rng(seed)
 
-    def model(tokens):
+    def model(tokens, past=None):
+        if past is not None:  # what was read before, and now
+            tokens = past["tokens"] = torch.cat([past.get("tokens", tokens[:, :0]), tokens], 1)
         length = tokens.shape[1]
         logits = torch.zeros(len(tokens), length, 5)
         for at in range(parity.SLOTS, length):
@@ -61,13 +63,13 @@ def test_a_majority_of_independent_samples_beats_one():
 
 
 def test_a_model_that_reads_the_filler_is_at_chance_in_direct_style():
-    found = parity.measure(lambda t: {"logits": torch.zeros(*t.shape, 5)}, "direct", 200, votes_seed=None)
+    found = parity.measure(lambda t, past=None: {"logits": torch.zeros(*t.shape, 5)}, "direct", 200, votes_seed=None)
     assert abs(np.mean(found["right"]["16"]) - 0.5) < 0.15 and not found["chain"]
 
 
 def test_two_models_that_always_say_the_same_digit_are_told_apart():
     def stubborn(lean):
-        return lambda t: {"logits": torch.tensor([lean, 0.0, 0, 0, 0]).expand(*t.shape, 5)}
+        return lambda t, past=None: {"logits": torch.tensor([lean, 0.0, 0, 0, 0]).expand(*t.shape, 5)}
 
     first, second = (parity.measure(stubborn(lean), "direct", 40, votes_seed=None) for lean in (1.0, 2.0))
     assert first["right"] == second["right"] and first["confidence"] != second["confidence"]

@@ -30,17 +30,17 @@ def test_rotary_scores_depend_on_distance_only():
     q, k = torch.randn(2, 1, 1, 1, 32, dtype=torch.float64)
 
     def score(i, j):
-        return (tf.rotate(q, torch.tensor([i])) * tf.rotate(k, torch.tensor([j]))).sum()
+        return (tf.rotate(q, *tf.turns(i, i + 1, 32)) * tf.rotate(k, *tf.turns(j, j + 1, 32))).sum()
 
     assert torch.allclose(score(5, 2), score(105, 102), atol=1e-5)
     assert not torch.allclose(score(5, 2), score(5, 3), atol=1e-3)
 
 
 def test_rotary_agrees_with_complex_multiplication():
-    x, at = torch.randn(1, 1, 3, 8), torch.tensor([0.0, 1.0, 7.0])
+    x, at = torch.randn(1, 1, 3, 8), torch.tensor([2.5, 3.0, 3.5])
     z = torch.complex(x[..., :4], x[..., 4:])
     turn = torch.polar(torch.ones(3, 4), at[:, None] * 10_000.0 ** (-torch.arange(4) / 4))
-    got = tf.rotate(x, at)
+    got = tf.rotate(x, *tf.turns(5, 8, 8, scale=0.5))
     assert torch.allclose(torch.complex(got[..., :4], got[..., 4:]), z * turn, atol=1e-5)
 
 
@@ -77,3 +77,22 @@ def test_interpolation_halves_positions_and_ignored_labels_carry_no_loss():
     labels[0, 5] = 3
     loss = model(ids, labels)["loss"]
     assert torch.allclose(loss, -model(ids)["logits"].log_softmax(-1)[0, 5, 3])
+
+
+@pytest.mark.parametrize("positions", tf.SCHEMES)
+def test_tokens_read_in_parts_are_understood_as_if_read_at_once(positions):
+    model, ids = Decoder(Shape(positions=positions), seed=0), torch.randint(0, 256, (2, 20))
+    past, parts = {}, []
+    for part in (ids[:, :7], ids[:, 7:8], ids[:, 8:]):
+        parts.append(model(part, past=past)["logits"])
+    assert torch.allclose(torch.cat(parts, 1), model(ids)["logits"], atol=1e-4)
+    assert not torch.allclose(model(ids[:, 8:])["logits"], model(ids)["logits"][:, 8:], atol=1e-3), "without the past"
+
+
+@pytest.mark.parametrize("positions", ["rope", "t5"])
+def test_what_is_kept_from_a_look_may_be_trained_on(positions):
+    model, ids = Decoder(Shape(positions=positions), seed=0), torch.randint(0, 256, (2, 23))
+    with torch.inference_mode():
+        model(ids)
+    model(ids, ids)["loss"].backward()
+    assert model.blocks[0].qkv.weight.grad.abs().sum() > 0
