@@ -1,6 +1,6 @@
 """Companion to "A Survey of Large Language Models" (arXiv 2303.18223): its tables as data, its statements as runs.
 
-What two experiments or more use is kept small: 562 lines of code, of at most 600 (without blank lines, comments and
+What two experiments or more use is kept small: 568 lines of code, of at most 600 (without blank lines, comments and
 docstrings). Shared: `transformer` (a small decoder with exchangeable positions) · `training` (text, training, loss,
 writing) · `smol` (SmolLM2 and rules by which it writes) · `resources` (the survey's tables and arithmetic) · `reading`
 (what the reports share) · `predictions` (against what came out) · `frozen`, `tuning`, `real` (shards of the compute

@@ -61,10 +61,16 @@ def _measured(root: Path, cards: dict[str, Any], row: dict[str, Any]) -> tuple[f
 
 
 def markdown(found: DataFrame) -> str:
-    """One line per prediction."""
+    """One line per prediction; of an open one, on which side its value lies."""
     lines = ["| | predicted | measured [95 %] | about | |", "|---|---|---|---|---|"]
     for row in found.to_dict("records"):
         about = row["card"] if isinstance(row["card"], str) else f"{row['arm']}, {row['metric']}"
         measured = f"{row['value']:+.3g} [{row['from']:+.3g}, {row['to']:+.3g}] {row['unit']}"
-        lines.append(f"| {row['experiment']} | {row['predicted']} | {measured} | {about} | **{row['outcome']}** |")
+        inside = not (
+            row["value"] < row["low"] or row["value"] > row["high"]
+        )  # a bound that is not there excludes none
+        side = f" (value {'inside' if inside else 'outside'})" * (row["outcome"] == "open")
+        lines.append(
+            f"| {row['experiment']} | {row['predicted']} | {measured} | {about} | **{row['outcome']}**{side} |"
+        )
     return "\n".join(lines)
