@@ -12,7 +12,7 @@ from mmlib import store, text
 from mmlib.evidence import Evidence
 from mmlib.quantization import abilities, instructions, remapped, word_problems
 from mmlib.quantization.bench import REFERENCE, Bench, calibration_windows, open_bench
-from mmlib.quantization.model import Report, Spec, quantize_model
+from mmlib.quantization.model import Report, Spec, linears, quantize_model
 from mmlib.quantization.speaking import PROMPTS, answer_greedily
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def variants(
     Ablation: GPTQ of `longer_widths` once more, calibrated on as many windows of `longer_windows` tokens.
 
     GPTQ comes once per calibration seed; arms without calibration have seed None. Order: longest first, so
-    that two workers finish together.
+    that two workers finish together (the reference is asked everything, the first seed more than later ones).
     """
     grid = [*((bits, group) for bits in widths), *((bits, None) for bits in row_widths)]
     gptq = [_variant("gptq", bits, group, seed) for seed in calibration_seeds for bits, group in grid]
@@ -44,7 +44,9 @@ def variants(
         for seed in calibration_seeds
         for bits in longer_widths or []
     ]
-    return [*longer, *gptq, _variant("bnb-int8", 8), *rtn, _variant("bnb-nf4", 4), _variant("none", 16)]
+    whole = [variant for variant in gptq if variant["group"] is not None]
+    rows = [variant for variant in gptq if variant["group"] is None]
+    return [_variant("none", 16), *whole, *longer, _variant("bnb-int8", 8), *rows, *rtn, _variant("bnb-nf4", 4)]
 
 
 def _variant(
@@ -62,8 +64,9 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     """Quantize and measure one variant: `{"variant": …, "settings": …}` -> JSON results, no times in it.
 
     Answers, remapped labels and tasks without demonstrations are measured on the reference and on grouped GPTQ only,
-    of the ablation's variants the text alone. Later calibration seeds answer only what a claim counts, and no remapped
-    labels at widths that hardly vary (`once_widths`). Word problems are asked of the reference.
+    of the ablation's variants the text alone. Later calibration seeds answer only what a claim counts, at the widths
+    that claims are about (`answer_widths`), and no remapped labels at widths that hardly vary (`once_widths`). Word
+    problems are asked of the reference. What is saved is opened again before anything is measured on it.
     """
     settings, variant = shard["settings"], shard["variant"]
     root, bits = store.project_root(), variant["bits"]
@@ -88,7 +91,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
         if speaks and (first or bits not in settings["once_widths"])
         else None,
         "answers": answers(model, shared.tokenizer, settings, root, everything=first)
-        if speaks and bits in (16, *settings["answer_widths"])
+        if speaks and (first or bits in settings["answer_widths"])
         else None,
         "words": words(model, shared.tokenizer, settings) if variant["method"] == "none" else None,
     }
@@ -135,6 +138,9 @@ def requests(settings: dict[str, Any]) -> list[instructions.Prompt]:
 def saved_and_reloaded(model: Any, report: Report, window: Tensor) -> dict[str, Any]:
     """Bytes of the model as a packed checkpoint, and whether it has the same logits when it is opened again.
 
+    `model` goes on with the linears of the file. Meanwhile it has none: two whole models at once, in every worker,
+    would be the peak of the study's memory.
+
     Args:
         window: token ids (1, L) to compare on.
     """
@@ -144,7 +150,14 @@ def saved_and_reloaded(model: Any, report: Report, window: Tensor) -> dict[str, 
 
     data = packed.dump(model, report.grids)
     with torch.inference_mode():
-        same = torch.equal(model(window).logits, packed.restore(data)(window).logits)
+        before = model(window).logits
+    for linear in linears(model).values():
+        linear.weight.data = linear.weight.data.new_empty(0)
+    reopened = packed.restore(data)
+    with torch.inference_mode():
+        same = torch.equal(before, reopened(window).logits)
+    for name, linear in linears(reopened).items():
+        model.get_submodule(name).weight.data = linear.weight.data
     return {**packed.measured(data), "same_logits": same}
 
 

@@ -164,13 +164,13 @@ def _lora_at_all_widths(start: family.Subject, texts: list[str], order: str, sha
 def _at_all_widths(subject: family.Subject, name: str, base: dict[str, Any]) -> dict[str, Any]:
     stored.at_16_bits(subject.model)  # tuned weights are stored like those of pre-training
     state = {key: value.clone() for key, value in subject.model.state_dict().items()}
-    arms, said = {}, {}
+    arms, said, size = {}, {}, {}
     for bits in (family.FULL_BITS, *base["widths"]):
         subject.model.load_state_dict(state)
-        family.rounded(subject, bits, base)
+        size[str(bits)] = family.rounded(subject, bits, base)["bits_per_weight"]
         arms[f"{name}-w{bits}"] = family.scores(subject)
         said[f"{name}-w{bits}"] = family.say(subject, subject.model, family.SAMPLES)
-    return {"arms": arms, "said": said}
+    return {"arms": arms, "said": said, "bits_per_weight": size}
 
 
 def shards(base: dict[str, Any], settings: dict[str, Any], rates: dict[str, float]) -> list[dict[str, Any]]:

@@ -88,6 +88,12 @@ def recovery(evidence: dict[str, Any], metric: str) -> DataFrame:
     return pandas.DataFrame(rows)
 
 
+def stored_bits(results: list[dict[str, Any]]) -> dict[int, float]:
+    """Width -> bits that a weight of the block takes, with scales, offsets and the index of groups."""
+    found = next(result["bits_per_weight"] for result in results if "bits_per_weight" in result)
+    return {int(bits): stored for bits, stored in found.items()}
+
+
 def validation(stored: dict[str, Any]) -> DataFrame:
     """Exact match on validation problems, percent, mean over seeds: way of tuning by learning rate."""
     import pandas

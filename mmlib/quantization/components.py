@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ATTENTION, FFN = KINDS[:4], KINDS[4:]
 NAMED = ("none", "attention", "ffn", "crucial")  # the variants of the paper
+CONTROL = "random-as-ffn"  # is the FFN's ability that of its size? asked at the widths above the floor
 
 
 @dataclass
@@ -134,7 +135,8 @@ def shards(widths: list[int], settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
-    """One shard -> scores of every kept set, as JSON. Only the sets that the paper names are asked the tasks.
+    """One shard -> scores of every kept set, as JSON. Only the sets that the paper names are asked the tasks, and at
+    `control_widths` as many random weights as the FFN has.
 
     The first seed's models of those sets, and the 16-bit one, also answer a few prompts for the report.
     """
@@ -152,7 +154,8 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     for arm, keep in keep_sets(sizes, rounding.loss, seed).items():
         apply_map(shared.fresh_model(), {bits: rounding}, {"*": bits} | dict.fromkeys(sorted(keep), bitmap.KEPT))
         named, first = arm in NAMED, seed == settings["calibration_seeds"][0]
-        arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, settings, named, named and first)}
+        able = named or (arm == CONTROL and bits in settings["control_widths"])
+        arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, settings, able, named and first)}
     shared.fresh_model()
     crucial = list(crucial_kinds(rounding.loss))
     return {"bits": bits, "seed": seed, "crucial": crucial, "weights": sum(sizes.values()), "arms": arms}

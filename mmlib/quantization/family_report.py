@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 PUBLISHED = Path(__file__).with_name("published_table1.csv")
 
 
+def stored_bits(results: list[dict[str, Any]]) -> dict[int, float]:
+    """Width -> bits that a weight of the block takes (scales, offsets and index of groups counted), mean of the models."""
+    by_width: dict[int, list[float]] = {}
+    for result in results:
+        for bits, arm in result["arms"].items():
+            by_width.setdefault(int(bits), []).append(arm["size"]["bits_per_weight"])
+    return {bits: sum(values) / len(values) for bits, values in by_width.items()}
+
+
 def levels(results: list[dict[str, Any]], evidence: dict[str, Any]) -> DataFrame:
     """`tables.levels` with `model` (hidden size), `bits`, and kilobits of the block and of everything stored."""
     frame = tables.levels(evidence)

@@ -27,8 +27,8 @@ def validate(shard: dict[str, Any]) -> dict[str, Any]:
 
 
 def shards(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The same grid for every size at half its steps, the widest first."""
-    lengths = sorted(zip(settings["sizes"], settings["steps"], strict=True), reverse=True)
+    """The same grid for every size at half its steps, the longest first."""
+    lengths = sorted(zip(settings["sizes"], settings["steps"], strict=True), key=lambda pair: -family.work(*pair))
     return [
         {"name": f"w{width}/lr{rate}", "width": width, "learning_rate": rate, "steps": max(1, steps // 2),
          "settings": settings}

@@ -48,7 +48,7 @@ def continue_greedily(
     if needed > limit:
         culprit = f"prompt `{texts[longest][-40:]}…` and its answer need {needed} tokens, the context holds {limit}"
         raise UserError(culprit, "shorten it or ask for fewer new tokens")
-    tokens = _continue(model, encoded, new_tokens, ends | _ends(model, tokenizer))
+    tokens = continue_tokens(model, encoded, new_tokens, ends | _ends(model, tokenizer))
     return [tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
 
 
@@ -64,8 +64,13 @@ def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int
     return {*end} if isinstance(end, list) else {end}
 
 
-def _continue(model: PreTrainedModel, prompts: list[list[int]], count: int, ends: set[int]) -> list[list[int]]:
-    """The tokens that each prompt is continued with, the end token included."""
+def continue_tokens(model: PreTrainedModel, prompts: list[list[int]], count: int, ends: set[int]) -> list[list[int]]:
+    """The tokens that each prompt is continued with, greedily, at most `count`; one of `ends` included.
+
+    Args:
+        prompts: token ids of each, of any lengths; `continue_greedily` is the same with text in and out.
+        ends: tokens after which a prompt is not continued.
+    """
     import torch
 
     shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)  # noqa: RUF071 (lists, not paths)

@@ -57,6 +57,7 @@ class Components:
     group: int
     text_windows: int
     icl_items: int
+    control_widths: list[int]
 
 
 @dataclass(frozen=True)

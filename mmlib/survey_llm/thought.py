@@ -13,7 +13,7 @@ from mmlib import store
 from mmlib.evidence import Evidence
 from mmlib.metrics import continuations
 from mmlib.quantization.arithmetic import Problem, draw_problem
-from mmlib.quantization.speaking import _continue  # what a batch of prompts is continued with, up to an end token
+from mmlib.quantization.speaking import continue_tokens  # what a batch of prompts is continued with, up to an end token
 from mmlib.survey_llm.smol import opened
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def own_work(model: PreTrainedModel, tokenizer: Any, prefix: str, asked: list[Pr
     """What the model writes greedily before it comes to the answer, or to the end of the line."""
     prompts = [tokenizer(prefix + question(p), add_special_tokens=False).input_ids for p in asked]
     ends = {i for text in ("\n", "\n\n") for i in tokenizer(text, add_special_tokens=False).input_ids}
-    said = [tokenizer.decode(ids) for ids in _continue(model, prompts, WORK, ends)]
+    said = [tokenizer.decode(ids) for ids in continue_tokens(model, prompts, WORK, ends)]
     return [text.split("\n")[0].split(LEAD)[0].rstrip() for text in said]
 
 

@@ -11,7 +11,8 @@ from mmlib import store
 from mmlib.errors import UserError
 from mmlib.metrics import lm
 from mmlib.models.lm import save_checkpoint
-from mmlib.quantization import bench, bits, bits_report
+from mmlib.quantization import bench, bits, bits_report, packed, stored
+from mmlib.quantization.model import Spec, linears, quantize_model
 
 SETTINGS = {
     "calibration_seeds": [0, 1], "calibration_windows": 2, "calibration_tokens": 32, "damping": 0.01,
@@ -30,8 +31,9 @@ def test_the_grid_is_complete_and_free_of_duplicates():
     assert "gptq-w2-row" not in arms
     assert all((v["seed"] is not None) == (v["method"] == "gptq") for v in made)
     more = bits.variants([8, 4], 64, [], [0, 1], [128], [4])
-    assert [v["name"] for v in more[:2]] == ["gptq-w4-g64-windows128/seed0", "gptq-w4-g64-windows128/seed1"]
-    assert [v["tokens"] for v in more] == [128, 128] + [None] * (len(more) - 2)
+    names = [v["name"] for v in more]
+    assert names[0] == "16-bit" and names[5:7] == ["gptq-w4-g64-windows128/seed0", "gptq-w4-g64-windows128/seed1"]
+    assert [v["name"] for v in more if v["tokens"] == 128] == names[5:7] and {v["tokens"] for v in more} == {128, None}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,7 @@ def test_variants_are_measured_and_leave_no_trace_on_each_other(evaluate, projec
     first = evaluate(variants["gptq-w2-g64/seed0"])
     assert evaluate(variants["bnb-int8"])["icl"].keys() == {"2"} and first["icl"].keys() == {"0", "2"}
     assert first["file"]["same_logits"] and first["words"] is None
+    assert evaluate(variants["gptq-w2-g64/seed1"])["file"] is None
     assert 0 <= first["file"]["tensor_bytes"] - first["size"]["total_bytes"] <= 2 * 7 * 2
     assert evaluate(variants["gptq-w2-g64/seed0"]) == first, "an earlier variant leaks into a later one"
     assert evaluate(variants["gptq-w2-g64/seed1"])["text"] != first["text"], "the calibration seed has no effect"
@@ -98,6 +101,30 @@ def test_where_seeds_hardly_differ_the_first_one_speaks_for_all(evaluate, monkey
     monkeypatch.setitem(SETTINGS, "once_widths", [2])
     said = [evaluate(v)["remapped"] for v in bits.variants([2], 64, [], [0, 1]) if v["method"] == "gptq"]
     assert said[0] is not None and said[1] is None
+
+
+def test_later_seeds_do_not_answer_at_widths_that_no_claim_is_about(evaluate, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "answer_widths", [])
+    said = [evaluate(v)["answers"] for v in bits.variants([2], 64, [], [0, 1]) if v["method"] == "gptq"]
+    assert said[0] is not None and said[1] is None
+
+
+def test_a_model_goes_on_with_the_linears_of_its_file_and_a_wrong_file_is_found_out(tiny_llama, monkeypatch):
+    stored.at_16_bits(tiny_llama)
+    report = quantize_model(tiny_llama, Spec("rtn", 2, 64))
+    before = {name: linear.weight.clone() for name, linear in linears(tiny_llama).items()}
+    window = torch.arange(6)[None]
+    assert bits.saved_and_reloaded(tiny_llama, report, window)["same_logits"]
+    assert all(torch.equal(linear.weight, before[name]) for name, linear in linears(tiny_llama).items())
+
+    def spoiled(data):
+        model = restore(data)
+        linears(model)["model.layers.0.mlp.up_proj"].weight[0, 0] += 1
+        return model
+
+    restore = packed.restore
+    monkeypatch.setattr(packed, "restore", spoiled)
+    assert not bits.saved_and_reloaded(tiny_llama, report, window)["same_logits"]
 
 
 def test_later_seeds_answer_only_what_a_claim_counts(evaluate, project):

@@ -145,8 +145,8 @@ def test_every_member_has_its_learning_rate_and_length_and_one_is_stopped_early(
     settings = {**SETTINGS, "sizes": [32, 64], "steps": [60, 30], "seeds": [0, 1]}
     made = family.shards(settings, {32: 0.02, 64: 0.01})
     assert [(s["name"], s["steps"], s["learning_rate"], s["early"]) for s in made] == [
-        ("w64/seed0", 30, 0.01, False), ("w64/seed1", 30, 0.01, False), ("w32/seed0", 60, 0.02, False),
-        ("w32/seed1", 60, 0.02, False), ("w32/early/seed0", 3, 0.02, True), ("w32/early/seed1", 3, 0.02, True),
+        ("w32/seed0", 60, 0.02, False), ("w32/seed1", 60, 0.02, False), ("w64/seed0", 30, 0.01, False),
+        ("w64/seed1", 30, 0.01, False), ("w32/early/seed0", 3, 0.02, True), ("w32/early/seed1", 3, 0.02, True),
     ]  # fmt: skip
     trials = family_search.shards(settings)
     assert {(s["width"], s["steps"], s["learning_rate"]) for s in trials} == {

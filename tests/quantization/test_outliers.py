@@ -117,6 +117,8 @@ SETTINGS = {"calibration_seeds": [0, 1], "text_windows": 1, "tasks": ["antonym"]
 def test_every_arm_is_measured_once_per_seed():
     made = outlier_arms.shards(["token/residual/4", "tensor/residual/4"], ["token/residual/4"], SETTINGS)
     assert [shard["name"] for shard in made] == ["tensor/seed0", "tensor/seed1", "token/seed0", "token/seed1", "bare"]
+    more = outlier_arms.shards(["tensor/all/4", "token/all/4", "token/all/5"], [], SETTINGS)
+    assert [shard["name"] for shard in more[::2]] == ["token/seed0", "tensor/seed0", "bare"], "the longest first"
     scores = {"nll": [1.0], "kl": [0.0], "top1": [1.0]}
     results = [{"arms": {"token-residual4-top3": scores}, "seed": seed} for seed in (0, 1)]
     results.append({"arms": {"16-bit": {**scores, "icl_em": [1.0, 0.0]}}, "seed": None})

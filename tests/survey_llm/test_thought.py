@@ -71,7 +71,7 @@ def test_every_arm_is_given_its_work_and_scored_alike(monkeypatch, asked):
 
 def test_own_work_ends_before_the_answer_or_the_line(monkeypatch, tokenizer, asked):
     said = iter([" 1 + 2 = 3. The answer is 3.", " so\nQuestion: more", ""])
-    monkeypatch.setattr(m, "_continue", lambda model, prompts, count, ends: [tokenizer(t).input_ids for t in said])
+    monkeypatch.setattr(m, "continue_tokens", lambda *_: [tokenizer(t).input_ids for t in said])
     monkeypatch.setattr(tokenizer, "decode", lambda ids: decoded[tuple(ids)], raising=False)
     decoded = {}
     for text in (" 1 + 2 = 3. The answer is 3.", " so\nQuestion: more", ""):
