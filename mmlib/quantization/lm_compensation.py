@@ -41,6 +41,8 @@ def strip(model: PreTrainedModel) -> PreTrainedModel:
         for name, child in list(module.named_children()):
             if hasattr(child, "lora_A"):
                 setattr(module, name, child.get_base_layer())
+    if hasattr(model, "peft_config"):  # else PEFT takes the next adapter for a second one
+        del model.peft_config
     return model
 
 
@@ -182,7 +184,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     trained = tune(shared, texts, settings, bits, shard["learning_rates"][str(bits)], seed)
     keep(f"lora-{way}" if way != "before" else f"lora-before-w{FULL_BITS}")
     if way == "before":
-        tuned = _merged(shared)
+        tuned = merged(shared)
         for width in settings["widths"]:
             _put(shared, tuned)
             rounded(shared, width, settings, seed, root)
@@ -191,9 +193,9 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     return {"seed": seed, "arms": arms, "said": said, "trained": trained}
 
 
-def _merged(shared: Bench) -> dict[str, Tensor]:
+def merged(shared: Bench) -> dict[str, Tensor]:
     """The linears with their LoRA folded in, at the 16 bits of the other models (`stored`); adapters are gone."""
-    compensation.merge(shared.model)
+    strip(compensation.merge(shared.model))
     return {name: linear.weight.data.half().float() for name, linear in linears(shared.model).items()}
 
 

@@ -140,7 +140,8 @@ def closing(tokenizer: Any) -> str:
 def answered(shared: Bench, asked: list[Instruction], settings: dict[str, Any]) -> list[str]:
     """The 16-bit model's greedy answers; `shared.model` has no adapter before, and its 16-bit weights after."""
     model = shared.fresh_model()
-    return answer_greedily(model, shared.tokenizer, [each.text for each in asked], settings["answer_tokens"])
+    said = answer_greedily(model, shared.tokenizer, [each.text for each in asked], settings["answer_tokens"])
+    return [answer or "." for answer in said]  # a model that says nothing: its answer must have a likelihood
 
 
 def texts(shared: Bench, settings: dict[str, Any], part: str, seed: int, count: int, root: Path) -> list[str]:
@@ -167,7 +168,8 @@ def refuse_leaks(made: list[str], shared: Bench, settings: dict[str, Any]) -> No
     items = {f"{fact.query} -> {fact.answer}" for task in shared.tasks for fact in task.items}
     asked = {each.text for each in instructions("test", settings["prompts"])}
     for row in made:
-        if leaked := next((line for line in row.splitlines() if line in items | asked), None):
+        found = [*(line for line in row.splitlines() if line in items), *(each for each in asked if each in row)]
+        if leaked := next(iter(found), None):
             raise UserError(f"test item `{leaked}` stands in a training text", "draw both from disjoint parts")
         ids = shared.tokenizer(row, add_special_tokens=False).input_ids
         text.refuse_overlap(torch.tensor([ids]), shared.windows)
