@@ -166,8 +166,9 @@ def test_rates_are_chosen_for_every_width_without_the_tests(home, monkeypatch):
     monkeypatch.setattr(lm_compensation, "measure", lambda *_: pytest.fail("a test was read"))
     rows = [row for shard in lm_compensation.validation_shards(SETTINGS) for row in lm_compensation.validate(shard)]
     assert {(row["bits"], row["learning_rate"]) for row in rows} == {(b, r) for b in (16, 2) for r in (0.001, 0.01)}
+    losses = ((16, (2.0, 1.0)), (2, (3.0, 3.0)))
     made = [{"bits": bits, "learning_rate": rate, "nll": nll}
-            for bits, row in ((16, (2.0, 1.0)), (2, (3.0, 3.0))) for rate, nll in zip((0.1, 0.2), row, strict=True)]  # fmt: skip
+            for bits, row in losses for rate, nll in zip((0.1, 0.2), row, strict=True)]  # fmt: skip
     assert lm_compensation.chosen(made) == {"16": 0.2, "2": 0.1}
 
 
