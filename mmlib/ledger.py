@@ -129,15 +129,15 @@ def costs(root: Path) -> dict[str, dict[str, float]]:
 
 
 def render_readme_table(rows: list[Row], studies: list[Study], costs: dict[str, dict[str, float]]) -> str:
-    """Markdown: a line per study with its paper, what it took and how many claims got which verdict."""
-    lines = ["| study | paper | processor minutes | peak memory | verdicts |", "|---|---|---|---|---|"]
+    """Markdown: a line per study with its paper, how many claims got which verdict, and what it took."""
+    lines = [_counts_head(rows, ["study", "paper"], ["processor minutes", "peak memory"])]
     for study in studies:
-        counts = _counts_by_subject([row for row in rows if row["study"] == study.study])
-        paper = f"[{_cell(study.paper.title)}]({study.paper.url})"
+        mine = [row for row in rows if row["study"] == study.study]
+        name, paper = f"[{study.study}]({PAGE}#{study.study})", f"[{_cell(study.paper.title)}]({study.paper.url})"
         cost = costs.get(study.study, {})
         formats = (("processor_minutes", "{:.0f}"), ("peak_gib", "{:.1f} GiB"))
-        shown = " | ".join(form.format(cost[name]) if name in cost else "–" for name, form in formats)
-        lines.append(f"| [{study.study}]({PAGE}#{study.study}) | {paper} | {shown} | {counts} |")
+        shown = [form.format(cost[name]) if name in cost else "–" for name, form in formats]
+        lines.append(_counts_line(rows, mine, [name, paper], shown))
     return "\n".join(lines) + "\n"
 
 
@@ -157,6 +157,7 @@ def render_markdown(rows: list[Row], studies: list[Study]) -> str:
     for study in studies:
         mine = {row["id"]: row for row in rows if row["study"] == study.study}
         head += ["", f"## {study.study}", "", f"[{study.paper.title}]({study.paper.url}). {study.paper.citation}.", ""]
+        head += _subjects(list(mine.values()))
         head += ["| claim | about | statement | published | ours [95 %] | criterion | n | seeds | verdict | why |",
                  "|---|---|---|---|---|---|---|---|---|---|", *map(_line, mine.values())]  # fmt: skip
         head += ["", "### Contrasts, requirements and history", ""]
@@ -195,17 +196,36 @@ def _criterion(criterion: dict[str, Any]) -> str:
 
 def _counts(rows: list[Row]) -> str:
     counts = Counter(row["verdict"] for row in rows)
-    return " · ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+    return " · ".join(f"{counts[name]} {name}" for name in _verdicts_of(rows))
 
 
-def _counts_by_subject(rows: list[Row]) -> str:
-    """`_counts`, a line for each model that rows are about (one model: without its name)."""
-    by: dict[str, list[Row]] = {}
-    for row in rows:
-        by.setdefault(row["subject"], []).append(row)
-    if len(by) == 1:
-        return _counts(rows)
-    return "<br>".join(f"{_cell(subject)}: {_counts(mine)}" for subject, mine in by.items())
+def _verdicts_of(rows: list[Row]) -> list[str]:
+    """The verdicts that occur, in the order of the legend."""
+    return [name for name in VERDICTS if any(row["verdict"] == name for row in rows)]
+
+
+def _counts_head(rows: list[Row], before: list[str], after: list[str]) -> str:
+    names = [*before, "claims", *(name.replace("-", " ") for name in _verdicts_of(rows)), *after]
+    rules = ["---"] * len(before) + ["--:"] * (len(names) - len(before))
+    return f"| {' | '.join(names)} |\n|{'|'.join(rules)}|"
+
+
+def _counts_line(rows: list[Row], mine: list[Row], before: list[str], after: list[str]) -> str:
+    """How many of `mine` got each verdict that occurs in `rows`; none is an empty cell."""
+    counts = Counter(row["verdict"] for row in mine)
+    cells = [*before, str(len(mine)), *(str(counts[name] or "") for name in _verdicts_of(rows)), *after]
+    return f"| {' | '.join(cells)} |"
+
+
+def _subjects(rows: list[Row]) -> list[str]:
+    """A table of counts, a line for each model that a study's rows are about; of one model alone, nothing."""
+    subjects = list(dict.fromkeys(row["subject"] for row in rows))
+    if len(subjects) == 1:
+        return []
+    lines = [
+        _counts_line(rows, [row for row in rows if row["subject"] == name], [_cell(name)], []) for name in subjects
+    ]
+    return [_counts_head(rows, ["about"], []), *lines, ""]
 
 
 def _cell(text: str) -> str:

@@ -76,6 +76,19 @@ def in_order(root: Path, names: Iterable[str]) -> list[str]:
     return list(graphlib.TopologicalSorter(needs).static_order())
 
 
+def readers_last(root: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The named stages in two parts: what others read (with all that the second part reads), what nobody reads.
+
+    Stages of the second part depend on none of it, so that any number of them may run at once.
+    """
+    known = load(root)
+    maker = {out: stage.name for stage in known.values() for out in (*stage.outs, *stage.metrics)}
+    read = {maker[dep] for stage in known.values() for dep in stage.deps if dep in maker}
+    last = [name for name in names if name not in read]
+    needed = {maker[dep] for name in last for dep in known[name].deps if dep in maker}
+    return [name for name in known if name in needed or (name in set(names) and name in read)], last
+
+
 def parameters(stage: Stage, root: Path) -> dict[str, Any]:
     """The stage's parameters by name: the keys of each section it lists, or the last part of a single key."""
     found: dict[str, Any] = {}

@@ -6,6 +6,10 @@ import resource
 import threading
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 INTERVAL = 0.5  # seconds between looks at the memory; a shorter peak can be missed
 
@@ -30,23 +34,35 @@ class Usage:
             self._peak = max(self._peak, resident())
 
     def record(self) -> dict[str, float]:
-        """`seconds`, `cpu_seconds` (user and system; children that ended) and `peak_mib` (shared pages counted once
-        for each process that maps them, so rather too much than too little)."""
+        """`seconds`, `cpu_seconds` (user and system; children that ended) and `peak_mib`."""
         numbers = {"seconds": self._seconds, "cpu_seconds": self._spent, "peak_mib": self._peak / 2**20}
         return {name: round(value, 1) for name, value in numbers.items()}
 
 
 def resident() -> int:
-    """Bytes of physical memory of this process and all its descendants."""
+    """Bytes of physical memory of this process and all its descendants.
+
+    What processes share (the code of torch, above all) counts once where the system tells the share of each (Linux);
+    elsewhere once for each process, so rather too much than too little.
+    """
     import psutil
 
     own, total = psutil.Process(), 0
     for process in (own, *own.children(recursive=True)):
         try:
-            total += process.memory_info().rss
+            total += _share(process)
         except psutil.Error:  # it ended meanwhile
             continue
     return total
+
+
+def _share(process: psutil.Process) -> int:
+    import psutil
+
+    try:
+        return process.memory_full_info().pss
+    except (AttributeError, psutil.AccessDenied):
+        return process.memory_info().rss
 
 
 def _processor_seconds() -> float:

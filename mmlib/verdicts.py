@@ -188,7 +188,7 @@ def _shortfall(card: Card, sample: _Sample, profile: str) -> str:
     if seeds < card.seeds:
         return f"{seeds} of {card.seeds} seeds are there for both sides"
     if sample.distinct < card.seeds:
-        return f"{sample.distinct} of {card.seeds} seeds are runs of their own, the others repeat them"
+        return f"only {sample.distinct} of {card.seeds} seeds differ: copies, or all values at a limit of the metric"
     if used != sample.asked:
         return f"{used} units are there, {sample.asked} were asked for"
     return "the smoke profile tests the pipeline, its numbers mean nothing" if profile == "smoke" else ""

@@ -223,7 +223,7 @@ def test_check_notices_an_edited_page_and_readme(committed):
     edit(committed / ledger.PAGE, "**consistent-at-reduced-scale**", "**reproduced**")
     assert refused(committed).startswith("reports/LEDGER.md: ")
     ledger.publish(committed)
-    edit(committed / ledger.README, "4 consistent", "5 consistent")
+    edit(committed / ledger.README, "| 4 | 4 |", "| 4 | 5 |")
     assert refused(committed).startswith("README.md: ")
     edit(committed / ledger.README, "<!-- studies:end -->", "")
     assert "README.md has lost its marks" in refused(committed)
@@ -262,15 +262,16 @@ def test_a_pipe_in_a_statement_does_not_break_the_table(committed):
     assert line.replace("\\|", "").count("|") == 11
 
 
-def test_the_readme_counts_verdicts_for_each_model(committed):
+def test_the_page_counts_verdicts_for_each_model(committed):
     raws = fixture.raw_cards()
     for number, raw in enumerate(raws):
         raw["subject"] = "a large model" if number else "a | small model"
     fixture.write_cards(committed, raws)
     ledger.write(committed)
     ledger.publish(committed)
-    name = "consistent-at-reduced-scale"
-    assert f"| a \\| small model: 1 {name}<br>a large model: 3 {name} |" in (committed / ledger.README).read_text()
+    page = (committed / ledger.PAGE).read_text()
+    head = "| about | claims | consistent at reduced scale |\n|---|--:|--:|\n"
+    assert head + "| a \\| small model | 1 | 1 |\n| a large model | 3 | 3 |\n" in page
     line = next(t for t in (committed / ledger.PAGE).read_text().splitlines() if t.startswith("| D2-same"))
     assert line.startswith("| D2-same | a large model | twin against big")
 
@@ -280,7 +281,7 @@ def test_the_readme_keeps_its_prose_and_shows_costs_and_counts(committed):
     assert text.startswith("# Demo\n<!-- studies:begin (rendered) -->\n") and text.endswith(
         "<!-- studies:end -->\nend\n"
     )
-    line = "| [demo](reports/LEDGER.md#demo) | [A Paper](https://example.org) | 14 | 1.5 GiB | 4 consistent-at"
+    line = "| [demo](reports/LEDGER.md#demo) | [A Paper](https://example.org) | 4 | 4 | 14 | 1.5 GiB |\n"
     assert line in text
     assert "old" not in text
 

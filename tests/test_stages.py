@@ -54,3 +54,17 @@ def test_stages_come_after_those_that_make_their_inputs(root):
     assert stages.in_order(root, ["quantization-bits-report", "quantization-bits"])[0] == "quantization-bits"
     with pytest.raises(UserError, match=r"unknown stage `quantization-bit`.*quantization-bits"):
         stages.in_order(root, ["quantization-bit"])
+
+
+def test_what_nobody_reads_comes_last_after_all_that_it_reads(root):
+    known = stages.load(root)
+    names = [name for name in known if name.startswith("quantization-")]
+    first, last = stages.readers_last(root, names)
+    assert {"quantization-bits", "quantization-verdicts", "env"} <= set(first)
+    assert "quantization-bits-report" in last and not set(first) & set(last) and set(names) <= {*first, *last}
+    made = {out for name in last for out in (*known[name].outs, *known[name].metrics)}
+    assert not [stage for stage in known.values() if made & set(stage.deps)]
+    maker = {out: stage.name for stage in known.values() for out in (*stage.outs, *stage.metrics)}
+    assert {maker[dep] for name in last for dep in known[name].deps if dep in maker} <= set(first)
+    everything = stages.readers_last(root, known)
+    assert sorted([*everything[0], *everything[1]]) == sorted(known)

@@ -177,7 +177,7 @@ def test_a_repeated_run_is_no_seed_but_arms_at_the_floor_may_agree(evidence):
     nll["1"] = nll["2"] = nll["0"]
     for name in ("D1-loss", "D3-nll"):
         row = judge(CARDS[name], evidence, profile="laptop")
-        assert row["verdict"] == "inconclusive" and row["reason"].startswith("1 of 3 seeds are runs of their own")
+        assert row["verdict"] == "inconclusive" and row["reason"].startswith("only 1 of 3 seeds differ")
 
 
 def test_tasks_are_strata(evidence):

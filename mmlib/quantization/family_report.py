@@ -17,7 +17,7 @@ PUBLISHED = Path(__file__).with_name("published_table1.csv")
 
 
 def stored_bits(results: list[dict[str, Any]]) -> dict[int, float]:
-    """Width -> bits that a weight of the block takes (scales, offsets and index of groups counted), mean of the models."""
+    """Width -> bits that a weight of the block takes (scales, offsets and index counted), mean of the models."""
     by_width: dict[int, list[float]] = {}
     for result in results:
         for bits, arm in result["arms"].items():

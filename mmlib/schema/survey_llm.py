@@ -68,7 +68,6 @@ class SurveyTuning:
     mixture_width: int
     mixture_base_steps: int
     mixture_seed_tasks: int
-    mixture_teacher_steps: int
     mixture_examples: int
     mixture_steps: int
     mixture_items: int
@@ -87,6 +86,7 @@ class SurveyTuning:
     pairs: int
     betas: list[float]
     beta: float
+    frontier_rates: list[float]
     weak_share: float
 
 
@@ -106,7 +106,7 @@ class SurveyEmergence:
 
 @dataclass(frozen=True)
 class SurveySmol:
-    """Stage `survey_llm-smol`: chain of thought and preference tuning of SmolLM2, frontier of the byte model."""
+    """Stage `survey_llm-smol`: chain of thought and preference tuning of SmolLM2."""
 
     seeds: list[int]
     search_seed: int
@@ -116,7 +116,6 @@ class SurveySmol:
     steering_batch: int
     steering_prompts: int
     steering_rates: list[float]
-    frontier_rates: list[float]
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,10 @@ def decoding(model: PreTrainedModel, windows: Tensor, arm: str, repeats: int) ->
                              num_beams=BEAMS[arm], do_sample=False, pad_token_id=0)  # fmt: skip
         tokens, nats = out[:, PROMPT:], surprise(model, out, count)
     else:
-        tokens, nats = continue_text(model, ids.repeat(repeats, 1), count, RULES[arm], seed=0)
+        tokens, nats = continue_text(model, ids, count, RULES[arm], seed=0, draws=repeats)
     rows = list(zip(tokens.tolist(), nats.mean(1).tolist(), strict=True))
-    parts = [rows[i : i + len(windows)] for i in range(0, len(rows), len(windows))]
+    each = len(rows) // len(windows)  # repeats, of what is drawn
+    parts = [rows[i::each] for i in range(each)]
     return [
         {"repeated": [round(repeated(t), 6) for t, _ in part], "distinct": [round(distinct(t), 6) for t, _ in part],
          "surprise": [round(v, 5) for _, v in part]}

@@ -193,7 +193,7 @@ def sources(base: Decoder, settings: dict[str, Any], seed: int) -> dict[str, np.
     rng, count = np.random.default_rng(2000 + seed), settings["mixture_examples"]
     zipf = 1 / np.arange(1, COUNT + 1)  # what people think of first is what most seed tasks ask
     seeds = requests("task", settings["mixture_seed_tasks"], rng, rng.permutation(zipf / zipf.sum()))
-    teacher = tune(base, seeds, settings["mixture_teacher_steps"], settings, seed, whole=True)
+    teacher = tune(base, seeds, settings["mixture_steps"], settings, seed, whole=True)
     pool = invent(teacher, 4 * count, seed)
     arms = {"task": requests("task", count, rng), "chat": requests("chat", count, rng), "self": pool[:count]}
     arms["chat + self"] = np.concatenate([arms["chat"], arms["self"]])

@@ -2,7 +2,8 @@
 
 A base model continues prompts; of two continuations the one with more vowels is preferred. From the same pairs learn:
 tuning on the preferred ones (SFT), DPO (Rafailov et al. 2023, eq. 7), IPO (Azar et al. 2024, eq. 17), and a reward
-model (Bradley-Terry) by which the best of N samples is chosen. All continuations have the same length.
+model (Bradley-Terry) by which the best of N samples is chosen. All continuations have the same length. The losses are
+written here, a line each and tested against their formulas: trl would bring a trainer of its own beside the shared one.
 """
 
 from __future__ import annotations
@@ -245,7 +246,9 @@ def chosen(judge: Decoder | None, theirs: Tensor) -> dict[str, dict[str, list[fl
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
-    """One seed: every way of tuning on the same pairs, measured on the same test prompts."""
+    """One seed: every way of tuning on the same pairs, measured on the same test prompts; `near` is DPO at the rates of
+    `frontier`.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -259,10 +262,16 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     for arm, (kind, beta) in plans(settings).items():
         model = learn(base, kind, beta, pairs, settings, rates[arm], seed)
         scores |= chosen(model, theirs) if kind == "reward" else {arm: measure(model, base, prompts, theirs, seed)}
+    near = {
+        f"{rate:g}": measure(
+            learn(base, "dpo", settings["beta"], pairs, settings, rate, seed), base, prompts, theirs, seed
+        )
+        for rate in settings["frontier_rates"]
+    }
     tuned = learn(weak, "dpo", settings["beta"], pairs, settings, rates[weak_arm], seed)
     scores[BASES[1]] = measure(weak, weak, prompts, theirs, seed)
     scores[f"{weak_arm}, {BASES[1]}"] = measure(tuned, weak, prompts, theirs, seed)
-    return {"seed": seed, "pairs": len(pairs), "scores": scores}
+    return {"seed": seed, "pairs": len(pairs), "scores": scores, "near": near}
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:

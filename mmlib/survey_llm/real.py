@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmlib.survey_llm import frontier, steering, thought
+from mmlib.survey_llm import steering, thought
 
-STUDIES = {"thought": thought, "steering": steering, "frontier": frontier}
+STUDIES = {"thought": thought, "steering": steering}
 SECTIONS = {  # study -> names of its settings in the stage's section
     "thought": {"items": "thought_items"},
     "steering": {"pairs": "steering_pairs", "steps": "steering_steps", "batch": "steering_batch",
@@ -14,32 +14,31 @@ SECTIONS = {  # study -> names of its settings in the stage's section
 }  # fmt: skip
 
 
-def settings_of(study: str, settings: dict[str, Any], bytes_settings: dict[str, Any]) -> dict[str, Any]:
-    """What one study reads; the frontier continues the byte model's study and takes its settings from there."""
-    if study == "frontier":
-        names = ("preference_width", "preference_bytes", "preference_steps", "preference_batch", "preference_prompts",
-                 "pairs", "beta")  # fmt: skip
-        return {name: bytes_settings[name] for name in names} | {"frontier_rates": settings["frontier_rates"]}
+def settings_of(study: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What one study reads."""
     return {name: settings[key] for name, key in SECTIONS[study].items()} | {"seeds": settings["seeds"]}
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:
-    """One study and seed, or the learning rates of the steering."""
+    """One study and seed, or one arm's learning rate in the steering."""
     module = STUDIES[shard["study"]]
-    return module.search(shard) if shard["search"] else module.run(shard)
+    return module.search(shard) if "arm" in shard else module.run(shard)
 
 
-def search(settings: dict[str, Any], bytes_settings: dict[str, Any]) -> dict[str, Any]:
-    """The shard that chooses learning rates, on a seed that no result uses."""
-    return {"name": "steering/learning rates", "study": "steering", "seed": settings["search_seed"], "search": True,
-            "settings": settings_of("steering", settings, bytes_settings)}  # fmt: skip
-
-
-def shards(settings: dict[str, Any], bytes_settings: dict[str, Any], rates: dict[str, float]) -> list[dict[str, Any]]:
-    """One shard per study and seed."""
+def search(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shards that choose learning rates, one an arm, on a seed that no result uses."""
+    own = settings_of("steering", settings)
     return [
-        {"name": f"{study}/seed{seed}", "study": study, "seed": seed, "search": False, "rates": rates,
-         "settings": settings_of(study, settings, bytes_settings)}
-        for study in STUDIES
-        for seed in settings["seeds"]
+        {"name": f"steering/learning rate of {arm}", "study": "steering", "seed": settings["search_seed"], "arm": arm,
+         "settings": own}
+        for arm in steering.ARMS
     ]  # fmt: skip
+
+
+def shards(study: str, settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """One shard per seed of a study; the steering needs its `rates`."""
+    own = settings_of(study, settings)
+    return [
+        {"name": f"{study}/seed{seed}", "study": study, "seed": seed, "settings": own, **more}
+        for seed in settings["seeds"]
+    ]

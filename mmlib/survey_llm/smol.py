@@ -82,19 +82,27 @@ def pick(logits: Tensor, rule: Rule, draw: Generator) -> Tensor:
     return torch.multinomial(truncated(logits, rule), 1, generator=draw)
 
 
-def continue_text(model: PreTrainedModel, ids: Tensor, count: int, rule: Rule, seed: int) -> tuple[Tensor, Tensor]:
-    """(R, count) drawn tokens and their surprise in nats under the model itself, whatever the rule."""
+def continue_text(
+    model: PreTrainedModel, ids: Tensor, count: int, rule: Rule, seed: int, draws: int = 1
+) -> tuple[Tensor, Tensor]:
+    """(R·draws, count) drawn tokens and their surprise in nats under the model itself, whatever the rule.
+
+    A row of ids (R, T) is read once, whatever the number of its draws, which stand side by side in the result.
+    """
     import torch
 
     draw, nats, length = torch.Generator().manual_seed(seed), [], ids.shape[1]
     with torch.inference_mode():
         out = model(ids, use_cache=True, logits_to_keep=1)
-        for _ in range(count):
-            logits = out.logits[:, -1]
+        cache = out.past_key_values
+        cache.batch_repeat_interleave(draws)
+        logits, ids = (tensor.repeat_interleave(draws, 0) for tensor in (out.logits[:, -1], ids))
+        for step in range(count):
             token = pick(adjusted(model, logits, ids, rule), rule, draw)
             ids = torch.cat([ids, token], 1)
             nats.append(torch.logsumexp(logits, -1, keepdim=True) - logits.gather(-1, token))
-            out = model(token, past_key_values=out.past_key_values, use_cache=True)
+            if step < count - 1:
+                logits = model(token, past_key_values=cache, use_cache=True).logits[:, -1]
     return ids[:, length:], torch.cat(nats, 1)
 
 

@@ -28,6 +28,7 @@ SHORT = 4  # letters of a short word
 RANK, LAYERS = 8, 10  # of LoRA; the last blocks, which alone are tuned
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DRAWS, RIVALS = 16, 4  # the reference's continuations of a test prompt: to choose from, and to be compared with
+MEASURED = 2  # of a prompt's RIVALS continuations by a tuned model, for its divergence: two passes over every token
 ARMS = {"SFT": ("sft", 0.0), "DPO": ("dpo", 0.1)}  # loss and beta
 REFERENCE, MATCHED = "reference", "best of N at DPO's divergence"
 
@@ -48,9 +49,8 @@ def sample(model: PreTrainedModel, prompts: Tensor, draws: int, seed: int) -> Te
     """(R, draws, PROMPT + NEW) rows, drawn from the whole distribution."""
     import torch
 
-    rows = prompts.repeat_interleave(draws, 0)
-    tokens, _ = continue_text(model, rows, NEW, Rule(), seed)
-    return torch.cat([rows, tokens], 1).view(len(prompts), draws, -1).clone()
+    tokens, _ = continue_text(model, prompts, NEW, Rule(), seed, draws)
+    return torch.cat([prompts.repeat_interleave(draws, 0), tokens], 1).view(len(prompts), draws, -1).clone()
 
 
 def step_logprobs(model: nn.Module, rows: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def measure(adapted: nn.Module, tokenizer: Any, prompts: Tensor, rivals: np.ndar
     """Per prompt: reward, wins over the reference's draws, KL; and one continuation to look at."""
     rows = sample(adapted, prompts, RIVALS, seed)
     found = rewards(tokenizer, rows)
-    nats = divergence(adapted, rows.flatten(0, 1)).reshape(found.shape).mean(1)
+    nats = divergence(adapted, rows[:, :MEASURED].flatten(0, 1)).reshape(len(rows), -1).mean(1)
     values = {"reward": found.mean(1), "win": preferences.wins(found, rivals), "kl": nats}
     shown = {"text": tokenizer.decode(rows[0, 0, PROMPT:])}
     return {name: value.astype(float).round(5).tolist() for name, value in values.items()} | shown
@@ -164,27 +164,22 @@ def chosen(tried: dict[float, dict[str, list]]) -> float:
 
 
 def search(shard: dict[str, Any]) -> dict[str, Any]:
-    """Per arm the rate that was `chosen` on prompts and a seed that no result uses, and what was tried."""
+    """One arm's rate, `chosen` on prompts and a seed that no result uses, and what was tried."""
     import torch
 
     torch.set_num_threads(1)
-    root, settings, seed = store.project_root(), shard["settings"], shard["seed"]
+    root, settings, seed, arm = store.project_root(), shard["settings"], shard["seed"], shard["arm"]
     model, tokenizer = opened(root)
     pairs = training_pairs(model, tokenizer, root, settings, seed)
-    reference, best, seen = reference_logprobs(model, pairs), {}, {}
+    reference, tried = reference_logprobs(model, pairs), {}
     prompts = prompts_of(tokenizer, root, "calibration", settings["prompts"], seed + 2)
     rivals = rewards(tokenizer, sample(model, prompts, RIVALS, seed + 2))
-    for arm in ARMS:
-        tried = {}
-        for rate in settings["learning_rates"]:
-            adapted = tuned(model, arm, pairs, reference, settings, rate, seed)
-            tried[rate] = measure(adapted, tokenizer, prompts, rivals, seed + 3)
-            model = adapted.unload()
-        best[arm] = chosen(tried)
-        seen[arm] = {
-            f"{rate:g}": [round(float(np.mean(found[n])), 4) for n in ("win", "kl")] for rate, found in tried.items()
-        }
-    return {"rates": best, "tried": seen}
+    for rate in settings["learning_rates"]:
+        adapted = tuned(model, arm, pairs, reference, settings, rate, seed)
+        tried[rate] = measure(adapted, tokenizer, prompts, rivals, seed + 3)
+        model = adapted.unload()
+    seen = {f"{rate:g}": [round(float(np.mean(found[n])), 4) for n in ("win", "kl")] for rate, found in tried.items()}
+    return {"arm": arm, "rate": chosen(tried), "tried": seen}
 
 
 def run(shard: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Chain of thought with a real model (section 6.3): SmolLM2 answers word problems at once, or after work.
 
-The work is the model's own, that of the solution, or that of another problem: the same words and as many tokens, but
-nothing to learn from. Every arm ends in the same words before the answer, and all are scored alike.
+The work is the model's own, that of the solution, or that of another problem with another answer: as many steps, but
+they lead elsewhere. In two more arms only the last number is exchanged: another's steps that end in the right answer,
+and the right steps that end in a wrong one. Before the answer all arms say the same, and all are scored alike.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 LARGEST, STEPS, SHOTS = 20, (1, 2), 4
 LEAD = " The answer is"
 WORK = 32  # tokens, enough for two steps
-ARMS = ("direct", "own work", "right work", "another's work")
+RIGHT_END, WRONG_END = "another's steps, right number", "right steps, wrong number"
+ARMS = ("direct", "own work", "right work", "another's work", RIGHT_END, WRONG_END)
 
 
 def problems(count: int, steps: int, seed: str) -> list[Problem]:
@@ -70,6 +72,35 @@ def own_work(model: PreTrainedModel, tokenizer: Any, prefix: str, asked: list[Pr
     return [text.split("\n")[0].split(LEAD)[0].rstrip() for text in said]
 
 
+def ended(text: str, number: int) -> str:
+    """Work that says `number` in the place of its last result: ` 7 + 5 = 12.` and 9 give ` 7 + 5 = 9.`"""
+    return f"{text.rpartition(' = ')[0]} = {number}."
+
+
+def others(asked: list[Problem]) -> list[Problem]:
+    """For every problem the next one of as many steps that has another answer.
+
+    Raises:
+        StopIteration: there is none.
+    """
+    around = [asked[i + 1 :] + asked[:i] for i in range(len(asked))]
+    return [
+        next(other for other in rest if other.steps == problem.steps and other.answer != problem.answer)
+        for problem, rest in zip(asked, around, strict=True)
+    ]
+
+
+def works(asked: list[Problem], own: list[str]) -> dict[str, list[str]]:
+    """Arm -> what stands between question and answer, for every problem."""
+    right, other = [work(p) for p in asked], [work(p) for p in others(asked)]
+    answers = [int(p.answer) for p in asked]
+    ends = {
+        RIGHT_END: [ended(text, answer) for text, answer in zip(other, answers, strict=True)],
+        WRONG_END: [ended(text, answer + 1) for text, answer in zip(right, answers, strict=True)],
+    }
+    return {"direct": [""] * len(asked), "own work": own, "right work": right, "another's work": other} | ends
+
+
 def run(shard: dict[str, Any]) -> dict[str, Any]:
     """One seed of demonstrations: per arm and problem whether the greedy answer is right, and the right one's nats."""
     import torch
@@ -78,21 +109,21 @@ def run(shard: dict[str, Any]) -> dict[str, Any]:
     root, settings, seed = store.project_root(), shard["settings"], shard["seed"]
     model, tokenizer = opened(root)
     asked = tests(settings["items"], settings["seeds"])
-    worked, scores = demonstrations(seed, worked=True), {}
-    own, right = own_work(model, tokenizer, worked, asked), [work(p) for p in asked]
-    half = len(asked) // 2  # another problem of as many steps: the next one
-    other = [right[i - i % half + (i + 1) % half] for i in range(len(asked))]
-    texts = dict(zip(ARMS, ([""] * len(asked), own, right, other), strict=True))
-    for arm, works in texts.items():
-        prefix = worked if any(works) else demonstrations(seed, worked=False)
-        candidates = [
-            continuations.Question(f"{question(p)}{text}{LEAD}", (f" {p.answer}",), 0)
-            for p, text in zip(asked, works, strict=True)
-        ]
-        found = continuations.score(model, tokenizer, prefix, candidates)
-        scores[arm] = {"exact": found["exact"], "logprob": [round(v, 5) for v in found["logprob"]]}
-    return {"kind": "thought", "seed": seed, "scores": scores, "own": own,
-            "work_right": [float(a == b) for a, b in zip(own, right, strict=True)]}  # fmt: skip
+    own = own_work(model, tokenizer, demonstrations(seed, worked=True), asked)
+    scores = {arm: score(model, tokenizer, seed, asked, texts) for arm, texts in works(asked, own).items()}
+    same = [float(text == work(p)) for text, p in zip(own, asked, strict=True)]
+    return {"kind": "thought", "seed": seed, "scores": scores, "own": own, "work_right": same}
+
+
+def score(model: PreTrainedModel, tokenizer: Any, seed: int, asked: list[Problem], texts: list[str]) -> dict[str, list]:
+    """`exact` and `logprob` of the right answer after each problem's text; without any, demonstrations show none."""
+    prefix = demonstrations(seed, worked=any(texts))
+    candidates = [
+        continuations.Question(f"{question(p)}{text}{LEAD}", (f" {p.answer}",), 0)
+        for p, text in zip(asked, texts, strict=True)
+    ]
+    found = continuations.score(model, tokenizer, prefix, candidates)
+    return {"exact": found["exact"], "logprob": [round(v, 5) for v in found["logprob"]]}
 
 
 def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:

@@ -20,13 +20,9 @@ def searches(settings: dict[str, Any]) -> list[dict[str, Any]]:
     return [_shard(study, settings["search_seed"], settings, search=True) for study in STUDIES[1:]]
 
 
-def shards(settings: dict[str, Any], rates: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """One shard per study and seed, seeds in order."""
-    return [
-        _shard(study, seed, settings, search=False, rates=rates.get(study, {}))
-        for study in STUDIES
-        for seed in settings["seeds"]
-    ]
+def shards(study: str, settings: dict[str, Any], rates: dict[str, float] | None = None) -> list[dict[str, Any]]:
+    """One shard per seed of a study, seeds in order."""
+    return [_shard(study, seed, settings, search=False, rates=rates or {}) for seed in settings["seeds"]]
 
 
 def _shard(study: str, seed: int, settings: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -39,6 +39,27 @@ def test_samples_follow_the_seed(tiny_llama):
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
+def test_a_prompt_read_once_is_continued_as_if_read_for_every_draw(tiny_llama):
+    ids = torch.randint(0, 300, (3, 8))
+    once, nats = smol.continue_text(tiny_llama, ids, 6, Rule(), seed=1, draws=2)
+    each, same = smol.continue_text(tiny_llama, ids.repeat_interleave(2, 0), 6, Rule(), seed=1)
+    assert torch.equal(once, each) and torch.allclose(nats, same, atol=1e-4)
+    assert not torch.equal(once[::2], once[1::2]), "draws of a prompt differ"
+
+
+def test_repeats_of_a_prompt_are_told_apart_from_prompts(tiny_llama):
+    windows = torch.randint(0, 300, (3, decoding.PROMPT + 5))
+    found = decoding.decoding(tiny_llama, windows, "temperature 1", repeats=2)
+    tokens, nats = smol.continue_text(tiny_llama, windows[:, : decoding.PROMPT], 5, Rule(), seed=0, draws=2)
+    assert len(found) == 2 and len(found[0]["surprise"]) == 3
+    for repeat in range(2):
+        for prompt in range(3):
+            assert found[repeat]["surprise"][prompt] == pytest.approx(nats[2 * prompt + repeat].mean().item(), abs=1e-4)
+            assert found[repeat]["distinct"][prompt] == round(
+                decoding.distinct(tokens[2 * prompt + repeat].tolist()), 6
+            )
+
+
 def test_repetition_and_distinct_bigrams():
     assert decoding.repeated([1, 2] * 10) == pytest.approx(1 - 2 / 17) and decoding.repeated(list(range(20))) == 0
     assert decoding.distinct([1, 2] * 10) == pytest.approx(2 / 19) and decoding.distinct(list(range(20))) == 1

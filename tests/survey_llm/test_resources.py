@@ -33,6 +33,21 @@ def test_ranges(evaluations):
     assert r.read(r.CORPORA)["year"].between(2015, 2023).all()
 
 
+def test_instruction_sets_and_configurations():
+    sets = r.read(r.INSTRUCTION_SETS)
+    assert sets.groupby("kind").size().to_dict() == {"task": 7, "chat": 5, "synthetic": 5, "alignment": 8}
+    assert sets["thousands"].between(10, 100_000).all() and not sets.duplicated(["dataset", "kind"]).any()
+    both = sets[sets["dataset"].duplicated(keep=False)]
+    assert set(both["dataset"]) == {"HH-RLHF"} and sorted(both["thousands"]) == [160, 169], "printed in both tables"
+    assert sets.groupby("kind")["thousands"].sum().to_dict() == {
+        "task": 186_693, "chat": 513, "synthetic": 2_327, "alignment": 11_410,
+    }  # fmt: skip
+    shapes = r.read(r.CONFIGURATIONS)
+    assert shapes["layers"].between(20, 120).all() and shapes["heads"].between(8, 256).all()
+    assert shapes["width"].between(1024, 20_480).all() and shapes["peak_lr"].dropna().between(5e-6, 1e-2).all()
+    assert (shapes["width"] % 64 == 0).all() and shapes["size_b"].dropna().between(1, 600).all()
+
+
 def test_unconfirmed_cells_are_left_out():
     models = r.read(r.MODELS).set_index("model")
     assert models.loc["PaLM 2", ["size_b", "tokens_b"]].isna().all()
