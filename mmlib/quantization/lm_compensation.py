@@ -17,7 +17,7 @@ from mmlib.evidence import Evidence
 from mmlib.metrics import continuations
 from mmlib.metrics.continuations import Question
 from mmlib.models.train import train_lm
-from mmlib.quantization import compensation, lm_lessons
+from mmlib.quantization import lm_lessons, lora
 from mmlib.quantization.bench import Bench, calibration_windows, open_bench
 from mmlib.quantization.model import Spec, linears, quantize_model
 from mmlib.quantization.speaking import PROMPTS, answer_greedily
@@ -26,53 +26,46 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from mmlib.quantization.abilities import Task
+    from mmlib.quantization.stored import Grids
 
 FULL_BITS = 16
 STAGE = "quantization-lm-compensation"
 VALIDATION_TEXTS = 12  # half lessons, half answers
 
 
-def strip(model: PreTrainedModel) -> PreTrainedModel:
-    """Remove the adapters without folding them in, in place: the weights below are as they were."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if hasattr(child, "lora_A"):
-                setattr(module, name, child.get_base_layer())
-    if hasattr(model, "peft_config"):  # else PEFT takes the next adapter for a second one
-        del model.peft_config
-    return model
-
-
 def tune(
-    shared: Bench, texts: list[str], settings: dict[str, Any], bits: int, learning_rate: float, seed: int,
+    shared: Bench, texts: list[str], settings: dict[str, Any], grids: dict[str, Grids], learning_rate: float, seed: int,
     steps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """LoRA on `shared.model` as it is, `steps` steps; what was trained, and how.
+    """LoRA on `shared.model` as it is; what was trained, and how.
+
+    Args:
+        grids: of the frozen weights (`rounded`), empty at 16 bits; the weights are looked at before and after.
 
     Raises:
-        UserError: the number of texts is not that of steps, the weights below are not low-bit, or training moved them.
+        UserError: the number of texts is not that of steps, or weights that must be low-bit and frozen are not.
     """
     steps = steps or settings["steps"]
     if len(texts) != steps * settings["batch"]:
         raise UserError(f"{len(texts)} texts for {steps} steps of {settings['batch']}", "give every arm equally many")
-    size = settings["rank"], settings["alpha"]
-    model = compensation.add_lora(shared.model, *size, seed, bits, settings["group"])
+    lora.refuse_off_grid(shared.model, grids)
+    model = lora.add(shared.model, settings["rank"], settings["alpha"], seed)
     loss = train_lm(model, shared.tokenizer, texts, steps=steps, batch=settings["batch"], learning_rate=learning_rate,
                     seed=seed)  # fmt: skip
-    if bits < FULL_BITS:
-        compensation.refuse_off_grid(model, bits, settings["group"])
+    lora.refuse_off_grid(model, grids)
     return {"steps": steps, "texts": store.digest(texts)[:16], "learning_rate": learning_rate, "loss": round(loss, 6)}
 
 
-def rounded(shared: Bench, bits: int, settings: dict[str, Any], seed: int, root: Path) -> None:
-    """GPTQ of `shared.model` as it is, in place, exactly as `quantization-bits` rounds."""
+def rounded(shared: Bench, bits: int, settings: dict[str, Any], seed: int, root: Path) -> dict[str, Grids]:
+    """GPTQ of `shared.model` as it is, in place, exactly as `quantization-bits` rounds; the grids. 16 bits: nothing."""
+    if bits == FULL_BITS:
+        return {}
     windows = calibration_windows(shared.tokenizer, settings, seed, root)
     text.refuse_overlap(windows, shared.windows)
     spec = Spec("gptq", bits, settings["group"], settings["act_order"], settings["damping"])
-    quantize_model(shared.model, spec, windows)
+    return quantize_model(shared.model, spec, windows).grids
 
 
 @lru_cache(maxsize=8)
@@ -123,13 +116,11 @@ def validate(shard: dict[str, Any]) -> list[dict[str, Any]]:
     texts = texts_of(root, settings_json, "tune", seed, steps * settings["batch"])
     held_out = texts_of(root, settings_json, "validate", seed, VALIDATION_TEXTS)
     shared.fresh_model()
-    if bits < FULL_BITS:
-        rounded(shared, bits, settings, seed, root)
-    rows = []
+    grids, rows = rounded(shared, bits, settings, seed, root), []
     for rate in settings["learning_rates"]:
-        tune(shared, list(texts), settings, bits, rate, seed, steps)
+        tune(shared, list(texts), settings, grids, rate, seed, steps)
         rows.append({"bits": bits, "learning_rate": rate, "nll": round(nats_per_token(shared, held_out), 5)})
-        strip(shared.model)
+        lora.strip(shared.model)
     return rows
 
 
@@ -178,10 +169,10 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     texts = list(texts_of(root, settings_json, "tune", seed, settings["steps"] * settings["batch"]))
     shared.fresh_model()
     bits = FULL_BITS if way == "before" else int(way.rpartition("-w")[2])
+    grids = rounded(shared, bits, settings, seed, root)
     if way != "before":
-        rounded(shared, bits, settings, seed, root)
         keep(f"base-w{bits}")
-    trained = tune(shared, texts, settings, bits, shard["learning_rates"][str(bits)], seed)
+    trained = tune(shared, texts, settings, grids, shard["learning_rates"][str(bits)], seed)
     keep(f"lora-{way}" if way != "before" else f"lora-before-w{FULL_BITS}")
     if way == "before":
         tuned = merged(shared)
@@ -189,13 +180,13 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
             _put(shared, tuned)
             rounded(shared, width, settings, seed, root)
             keep(f"lora-before-w{width}")
-    strip(shared.model)
+    lora.strip(shared.model)
     return {"seed": seed, "arms": arms, "said": said, "trained": trained}
 
 
 def merged(shared: Bench) -> dict[str, Tensor]:
     """The linears with their LoRA folded in, at the 16 bits of the other models (`stored`); adapters are gone."""
-    strip(compensation.merge(shared.model))
+    lora.merge(shared.model)
     return {name: linear.weight.data.half().float() for name, linear in linears(shared.model).items()}
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 
+import pandas
 import pytest
 import torch
 
 from mmlib import store
 from mmlib.errors import UserError
+from mmlib.evidence import Evidence
 from mmlib.metrics import continuations
 from mmlib.models.lm import save_checkpoint
-from mmlib.quantization import bench, compensation, lm_compensation, lm_lessons
+from mmlib.quantization import bench, lm_compensation, lm_lessons, lora
+from mmlib.quantization import lm_compensation_report as report
 from mmlib.quantization.model import linears
 
 SETTINGS = {
@@ -47,7 +50,7 @@ def home(root, tokenizer, tmp_path_factory):
 def shared(home):
     threads = torch.get_num_threads()
     opened = bench.open_bench(home, store.dump_json(SETTINGS))
-    lm_compensation.strip(opened.model)
+    lora.strip(opened.model)
     opened.fresh_model()
     yield opened
     torch.set_num_threads(threads)
@@ -106,41 +109,47 @@ def test_a_leaking_item_instruction_or_window_is_refused(shared):
 
 def test_lora_trains_on_frozen_rounded_weights_and_comes_off_again(shared, home):
     made = texts(shared, home)
-    lm_compensation.rounded(shared, 2, SETTINGS, 0, home)
+    grids = lm_compensation.rounded(shared, 2, SETTINGS, 0, home)
     frozen = {name: linear.weight.clone() for name, linear in linears(shared.model).items()}
+    assert grids.keys() == frozen.keys()
     before = shared.text_scores(shared.model)
-    trained = lm_compensation.tune(shared, made, SETTINGS, 2, 0.05, 0)
+    trained = lm_compensation.tune(shared, made, SETTINGS, grids, 0.05, 0)
     assert trained["steps"] == 2 and trained["loss"] > 0
     assert shared.text_scores(shared.model) != before, "nothing was learned"
     assert all(torch.equal(linear.weight, frozen[name]) for name, linear in linears(shared.model).items())
-    lm_compensation.strip(shared.model)
+    assert all("lora_" in name for name, parameter in shared.model.named_parameters() if parameter.requires_grad)
+    with pytest.raises(UserError, match="already has an adapter"):
+        lm_compensation.tune(shared, made, SETTINGS, grids, 0.05, 0)
+    lora.strip(shared.model)
     assert shared.text_scores(shared.model) == before, "the adapter did not come off whole"
-    lm_compensation.tune(shared, made, SETTINGS, 2, 0.05, 0)  # and another one goes on
 
 
 def test_a_merged_model_is_refused_where_the_weights_must_be_frozen(shared, home, monkeypatch):
     made = texts(shared, home)
-    lm_compensation.rounded(shared, 2, SETTINGS, 0, home)
-    lm_compensation.tune(shared, made, SETTINGS, 2, 0.05, 0)
+    grids = lm_compensation.rounded(shared, 2, SETTINGS, 0, home)
+    lm_compensation.tune(shared, made, SETTINGS, grids, 0.05, 0)
+    tuned = shared.text_scores(shared.model)["nll"]
     lm_compensation.merged(shared)
-    with pytest.raises(UserError, match="merged, or never quantized"):
-        lm_compensation.tune(shared, made, SETTINGS, 2, 0.05, 0)
+    assert shared.text_scores(shared.model)["nll"] == pytest.approx(tuned, abs=1e-3), "merging changed the function"
+    with pytest.raises(UserError, match="does not lie on its grids of 2 bits: merged, or never quantized"):
+        lm_compensation.tune(shared, made, SETTINGS, grids, 0.05, 0)
     shared.fresh_model()
-    lm_compensation.rounded(shared, 2, SETTINGS, 0, home)
+    with pytest.raises(UserError, match="merged, or never quantized"):
+        lm_compensation.tune(shared, made, SETTINGS, grids, 0.05, 0)
+    grids = lm_compensation.rounded(shared, 2, SETTINGS, 0, home)
 
-    def merging(model, *_, **__):  # a trainer that folds the adapter in
-        compensation.merge(model)
-        next(iter(linears(model).values())).weight.data.add_(torch.rand(64, 64))
+    def moving(model, *_, **__):  # training that reaches the weights below the adapter
+        linears(model)["model.layers.1.mlp.up_proj"].weight.data[0, 0] += 1e-3
         return 1.0
 
-    monkeypatch.setattr(lm_compensation, "train_lm", merging)
-    with pytest.raises(UserError, match="merged, or never quantized"):
-        lm_compensation.tune(shared, made, SETTINGS, 2, 0.05, 0)
+    monkeypatch.setattr(lm_compensation, "train_lm", moving)
+    with pytest.raises(UserError, match=r"layers.1.mlp.up_proj does not lie on its grids"):
+        lm_compensation.tune(shared, made, SETTINGS, grids, 0.05, 0)
 
 
 def test_unequal_steps_or_texts_are_refused(shared, home):
     with pytest.raises(UserError, match="3 texts for 2 steps of 2"):
-        lm_compensation.tune(shared, texts(shared, home)[:3], SETTINGS, 16, 0.001, 0)
+        lm_compensation.tune(shared, texts(shared, home)[:3], SETTINGS, {}, 0.001, 0)
     equal = [{"seed": 0, "trained": {"steps": 2, "texts": "a"}}, {"seed": 1, "trained": {"steps": 2, "texts": "b"}}]
     lm_compensation.refuse_unequal([*equal, {"seed": None, "trained": None}])
     for other in ({"steps": 3, "texts": "a"}, {"steps": 2, "texts": "c"}):
@@ -188,3 +197,53 @@ def test_all_arms_come_out_of_the_shards(home, monkeypatch):
         for tuned, base in (("lora-after-w2", "base-w2"), ("lora-before-w16", "base-w16")):
             wanted = [a - b for a, b in zip(arms[tuned][name], arms[base][name], strict=True)]
             assert gained[tuned]["0"] == pytest.approx(wanted, abs=1e-4)
+
+
+def made_up(values, higher_is_better=True, metric="answer_nll"):
+    """Evidence of one metric: arm -> seed -> values."""
+    evidence = Evidence("quantization", lm_compensation.STAGE)
+    evidence.units("prompt", ["0/a", "0/b"], asked=2)
+    arms = {(arm, seed): {metric: row} for arm, seeds in values.items() for seed, row in seeds.items()}
+    for name, rows in ((metric, {key: row[metric] for key, row in arms.items()}),
+                       (f"{metric}_gain", lm_compensation.gains(arms, metric))):  # fmt: skip
+        evidence.metric(name, units="prompt", higher_is_better=higher_is_better, floor=None)
+        for (arm, seed), row in rows.items():
+            evidence.add(name, arm=arm, seed=seed, values=row)
+    return evidence.as_dict()
+
+
+NATS = {"base-w16": {None: [1.0, 2.0]}, "lora-before-w16": {0: [0.5, 1.5]}, "base-w2": {0: [8.0, 9.0]},
+        "lora-after-w2": {0: [6.0, 7.0]}, "lora-before-w2": {0: [9.0, 9.0]}}  # fmt: skip
+
+
+def test_the_report_counts_a_fall_of_nats_as_a_gain_and_subtracts_the_lesson():
+    row = report.recovery(made_up(NATS, False), {"answer_nll": "answers"}).iloc[0]
+    assert row["gain"] == "+2.00" and row["gain at 16 bits"] == "+0.50"
+    assert row["recovery [95 %]"] == "+1.50 [+1.50, +1.50]" and row["bits"] == 2
+    points = {
+        arm: {seed: [1.0, 0.0] if "after" in arm else [0.0, 0.0] for seed in seeds} for arm, seeds in NATS.items()
+    }
+    row = report.recovery(made_up(points, metric="exact_5shot"), {"exact_5shot": "tasks"}).iloc[0]
+    assert row["gain"] == "+50.0" and row["gain at 16 bits"] == "+0.0" and row["measure"] == "tasks, points"
+
+
+def test_the_report_shows_nats_as_they_are_and_shares_in_percent():
+    frame = report.levels(made_up(NATS, False))
+    level = frame.set_index(["metric", "arm"])["value"]
+    assert level["answer_nll", "base-w2"] == pytest.approx(8.5) and level["answer_nll_gain", "lora-after-w2"] == -2
+    assert report.table(frame, "answer_nll").loc["no training", 16].startswith("1.50 [")
+    shares = {arm: {seed: [1.0, 0.0] for seed in seeds} for arm, seeds in NATS.items()}
+    frame = pandas.concat([report.levels(made_up(shares, metric=f"exact_{n}shot")) for n in (0, 5)])
+    beside = report.beside(frame, 5)
+    ours = beside[beside["subject"] == "SmolLM2-135M, ours"]
+    assert ours["no training"].tolist() == [50.0] * 4 and ours["GPTQ, then LoRA"].isna().tolist() == [True, False] * 2
+    paper = beside[(beside["subject"] == "LLaMA-7B") & (beside["test"] == "MMLU 5-shot")].set_index("bits")
+    assert paper.loc[2].tolist()[2:] == [3.8, 1.2, 7.4] and paper.loc[16, "LoRA, then GPTQ"] == 37.7
+
+
+def test_samples_and_rates_of_the_report():
+    said = [{"lora-after-w2": ["b"]}, {"base-w16": ["a"], "base-w2": ["c"]}, {}]
+    tried = [{"bits": bits, "learning_rate": 0.1, "nll": nll} for bits, nll in ((2, 3.0), (16, 1.0))]
+    stored = {"results": [{"said": each} for each in said], "validated": tried}
+    assert list(report.said(stored)) == ["16 bits, no training", "2 bits, no training", "2 bits, GPTQ, then LoRA"]
+    assert report.validation(stored)[0.1].to_dict() == {16: 1.0, 2: 3.0}
