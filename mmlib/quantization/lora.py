@@ -40,7 +40,7 @@ def add(model: PreTrainedModel, rank: int, alpha: int, seed: int) -> PreTrainedM
 
 
 def refuse_off_grid(model: PreTrainedModel, grids: dict[str, Grids]) -> None:
-    """Raise if a linear does not lie, bit for bit, on the grids that it was rounded to; adapters beside it may be there.
+    """Raise if a linear is not, bit for bit, on the grids that it was rounded to; an adapter beside it may be there.
 
     Args:
         grids: by name of the linear (`model.Report.grids`); those left out are not looked at.
