@@ -36,9 +36,8 @@ VALIDATION_TEXTS = 12  # half lessons, half answers
 
 
 def tune(
-    shared: Bench, texts: list[str], settings: dict[str, Any], grids: dict[str, Grids], learning_rate: float, seed: int,
-    steps: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    shared: Bench, texts: list[str], settings: dict[str, Any], grids: dict[str, Grids], learning_rate: float, seed: int
+) -> dict[str, Any]:
     """LoRA on `shared.model` as it is; what was trained, and how.
 
     Args:
@@ -47,7 +46,7 @@ def tune(
     Raises:
         UserError: the number of texts is not that of steps, or weights that must be low-bit and frozen are not.
     """
-    steps = steps or settings["steps"]
+    steps = settings["steps"]
     if len(texts) != steps * settings["batch"]:
         raise UserError(f"{len(texts)} texts for {steps} steps of {settings['batch']}", "give every arm equally many")
     lora.refuse_off_grid(shared.model, grids)
@@ -109,16 +108,17 @@ def measure(shared: Bench, settings: dict[str, Any], answers: tuple[str, ...]) -
 def validate(shard: dict[str, Any]) -> list[dict[str, Any]]:
     """One width at the validation seed, every learning rate -> nats per token of validation texts. No test is read.
 
-    Half the steps of the arms. 16 bits stand for tuning before rounding.
+    As many steps as the arms have: half as many chose a rate that a pilot of full length found too high. 16 bits stand
+    for tuning before rounding.
     """
     shared, settings, settings_json, root = _opened(shard)
-    bits, seed, steps = shard["bits"], settings["validation_seed"], max(1, settings["steps"] // 2)
-    texts = texts_of(root, settings_json, "tune", seed, steps * settings["batch"])
+    bits, seed = shard["bits"], settings["validation_seed"]
+    texts = texts_of(root, settings_json, "tune", seed, settings["steps"] * settings["batch"])
     held_out = texts_of(root, settings_json, "validate", seed, VALIDATION_TEXTS)
     shared.fresh_model()
     grids, rows = rounded(shared, bits, settings, seed, root), []
     for rate in settings["learning_rates"]:
-        tune(shared, list(texts), settings, grids, rate, seed, steps)
+        tune(shared, list(texts), settings, grids, rate, seed)
         rows.append({"bits": bits, "learning_rate": rate, "nll": round(nats_per_token(shared, held_out), 5)})
         lora.strip(shared.model)
     return rows
