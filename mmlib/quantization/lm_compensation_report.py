@@ -105,4 +105,5 @@ def said(stored: dict[str, Any]) -> dict[str, list[str]]:
     found = {arm: answers for result in stored["results"] for arm, answers in result["said"].items()}
     ways = list(WAYS)
     order = sorted(found, key=lambda arm: (-_bits(arm), ways.index(arm.rpartition("-w")[0])))
-    return {f"{_bits(arm)} bits, {WAYS[arm.rpartition('-w')[0]]}": found[arm] for arm in order}
+    names = WAYS | {f"lora-before-w{FULL_BITS}": "LoRA"}  # nothing was rounded after it
+    return {f"{_bits(arm)} bits, {names.get(arm, names[arm.rpartition('-w')[0]])}": found[arm] for arm in order}

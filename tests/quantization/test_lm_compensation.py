@@ -242,8 +242,9 @@ def test_the_report_shows_nats_as_they_are_and_shares_in_percent():
 
 
 def test_samples_and_rates_of_the_report():
-    said = [{"lora-after-w2": ["b"]}, {"base-w16": ["a"], "base-w2": ["c"]}, {}]
+    said = [{"lora-after-w2": ["b"]}, {"base-w16": ["a"], "base-w2": ["c"], "lora-before-w16": ["d"]}, {}]
     tried = [{"bits": bits, "learning_rate": 0.1, "nll": nll} for bits, nll in ((2, 3.0), (16, 1.0))]
     stored = {"results": [{"said": each} for each in said], "validated": tried}
-    assert list(report.said(stored)) == ["16 bits, no training", "2 bits, no training", "2 bits, GPTQ, then LoRA"]
+    names = ["16 bits, no training", "16 bits, LoRA", "2 bits, no training", "2 bits, GPTQ, then LoRA"]
+    assert list(report.said(stored)) == names
     assert report.validation(stored)[0.1].to_dict() == {16: 1.0, 2: 3.0}
