@@ -102,6 +102,26 @@ class Compensation:
 
 
 @dataclass(frozen=True)
+class LmCompensation:
+    """Stage `quantization-lm-compensation`: LoRA on the packaged language model; calibration and tasks as in `Bits`."""
+
+    widths: list[int]
+    group: int
+    seeds: list[int]
+    validation_seed: int
+    steps: int
+    batch: int
+    facts: int
+    answer_tokens: int
+    rank: int
+    alpha: int
+    learning_rates: list[float]
+    icl_items: int
+    prompts: int
+    text_windows: int
+
+
+@dataclass(frozen=True)
 class Quantization:
     """The quantization study, one section per stage."""
 
@@ -110,3 +130,4 @@ class Quantization:
     outliers: Outliers
     family: Family
     compensation: Compensation
+    lm_compensation: LmCompensation
