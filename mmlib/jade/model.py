@@ -1,7 +1,7 @@
 """The vision-language decoder: CLIP's tokens of a picture (with a box drawn in), [target ; prompt] above them.
 
 A target sees its past and the prompt, a prompt sees only itself: nothing of the prompt changes while a target grows.
-Layers and visual tokens are those of the group's code, which `mmlib.vlab.multimodal` has. A filter is the same class
+Layers and visual tokens are those of the group's code (`mmlib.models.cross_attention`). A filter is the same class
 without boxes.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from mmlib.errors import UserError
 from mmlib.jade.tokens import SPECIAL, first_word
-from mmlib.vlab.multimodal import EPS, Layer, VisualTokens
+from mmlib.models.cross_attention import EPS, Layer, VisualTokens
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
