@@ -165,6 +165,7 @@ class Jade(nn.Module):
         question: Task | None = None,
         answer: Task | None = None,
         caption: Task | None = None,
+        dense: Task | None = None,
         pixels: Tensor | None = None,
         region: Tensor | None = None,
         features: Tensor | None = None,
@@ -172,12 +173,12 @@ class Jade(nn.Module):
         """Loss: the mean over the given tasks of each task's mean cross-entropy, `(L_q + L_a + L_c) / 3`.
 
         Args:
-            question, answer, caption: `target` and `prompt` ids (B, Q, n) and (B, P, m), `labels` (B, Q, n), -100
-                where nothing is asked.
+            question, answer, caption, dense (a second kind of captions): `target` and `prompt` ids (B, Q, n) and
+                (B, P, m), `labels` (B, Q, n), -100 where nothing is asked.
             pixels: (B, 3, H, W), region: bool (B, H, W); or features (B, N + 1, 2 W) that were made before.
         """
         seen = self.tokens(features[:, None]) if features is not None else self.see(self.look.patches(pixels), region)
-        given = [task for task in (question, answer, caption) if task is not None]
+        given = [task for task in (question, answer, caption, dense) if task is not None]
         return {"loss": torch.stack([self._loss(seen, **task) for task in given]).mean()}
 
     def _loss(self, seen: Tensor, target: Tensor, prompt: Tensor, labels: Tensor) -> Tensor:

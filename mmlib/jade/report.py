@@ -91,8 +91,9 @@ def exams(results: list[dict[str, Any]]) -> DataFrame:
     """Share of true questions that each filter answers rightly, per set and type, in percent; mean over seeds."""
     import pandas
 
-    lines = [{"filter": arm, "set": name, **shares} for result in results
-             for arm, sets in result["exam"].items() for name, shares in sets.items()]  # fmt: skip
+    lines = [{"filter": arm, "set": name,
+              **{kind: fmean(row[n] for row in rows) for n, kind in enumerate(language.TYPES)}}
+             for result in results for arm, sets in result["exam"].items() for name, rows in sets.items()]  # fmt: skip
     return 100 * pandas.DataFrame(lines).groupby(["filter", "set"], sort=False).mean()
 
 

@@ -26,8 +26,24 @@ class JadeData:
     answers: int
     filter_steps: int
     filter_questions: int
-    own_steps: int
     absent: float
+
+
+@dataclass(frozen=True)
+class JadePays:
+    """Stage `jade-pays`: pre-training on the data, tuning, test; `mmlib.jade.pays`."""
+
+    scenes: int
+    align_steps: int
+    simple_steps: int
+    batch: int
+    learning_rate: float
+    muon_learning_rate: float
+    steps: int
+    tuning: int
+    tuning_questions: int
+    tuning_steps: int
+    test: int
 
 
 @dataclass(frozen=True)
@@ -35,3 +51,4 @@ class Jade:
     """The study of generated questions and dense captions."""
 
     data: JadeData
+    pays: JadePays
