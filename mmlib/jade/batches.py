@@ -164,7 +164,7 @@ def _about(
     """Caption, questions and answers of one region, and its box."""
     thing = draw.choice(scene.objects)
     phrase, box = language.phrase(thing, draw), loosened(thing.box, draw)
-    kinds = ("yes", "no") * answers if simple else types_in_turn(max(questions, answers), draw)
+    kinds = ("yes", "no") * (answers // 2) if simple else types_in_turn(max(questions, answers), draw)
     said = [language.ask(scene, thing, "exist", draw, yes=kind == "yes") if simple else
             language.ask_type(scene, thing, kind, draw) for kind in kinds]  # fmt: skip
     asked = [maker.question(one, box, phrase, draw) for one in said[:questions]]

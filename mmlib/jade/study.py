@@ -108,9 +108,9 @@ def renderer(root: Path) -> Renderer:
 
 def generator_settings(settings: Settings) -> Settings:
     """Those of `batches.generator_collate` and of the optimizer."""
-    names = ("steps", "batch", "questions", "answers", "answer_steps", "first", "simple_steps", "align_steps",
-             "learning_rate", "muon_learning_rate")  # fmt: skip
-    return {name: settings[name] for name in names}
+    names = ("steps", "batch", "questions", "answers", "answer_steps", "first", "align_steps", "learning_rate",
+             "muon_learning_rate")  # fmt: skip
+    return {**{name: settings[name] for name in names}, "simple_steps": settings["generator_simple_steps"]}
 
 
 def filter_settings(settings: Settings) -> Settings:

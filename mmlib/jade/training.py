@@ -62,12 +62,13 @@ def train_filter(
 
 
 def fit_lessons(
-    model: Jade, collate: Any, name: str, settings: Settings, seed: int, scratch: Path | None, free: bool = False
-) -> list[dict]:
+    model: Jade, collate: Any, name: str, settings: Settings, seed: int, scratch: Path | None = None,
+    free: bool = False,
+) -> list[dict]:  # fmt: skip
     """Existence first, with a schedule of its own and gently: at the rates of the rest it was not learned.
 
     It is learned suddenly, after some 100 steps at nearly full rate: the schedule must not have ended by then. Of nine
-    models that had 140 steps of it one knew existence at the end; hence 260, tried on a seed that no result uses.
+    models that had 140 steps of it one knew existence at the end; how many it takes was tried on another seed.
 
     Args:
         free: whether the aligned projection is trained along after that. A generator, which also sees the box, then

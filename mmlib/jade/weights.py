@@ -56,13 +56,18 @@ def opened(root: Path, stored: dict[str, str], shape: Shape) -> Jade:
 def _opened(root: Path, path: str, sha256: str, shape: Shape) -> Jade:
     from safetensors.torch import load_file
 
-    from mmlib.models.clip import open_clip
-
     if not (root / path).is_file() or store.sha256_file(root / path) != sha256:
         raise UserError(f"{path} is missing or was changed", "remove it, and run the stage again")
-    words = Words()
-    model = Jade(open_clip(root / CLIP), len(words), words.pad, shape, 0)
+    model = blank(root, shape)
     found = model.load_state_dict(load_file(root / path), strict=False)
     if found.unexpected_keys or any(not name.startswith(FROZEN) for name in found.missing_keys):
         raise UserError(f"{path} holds another model", "remove it, and run the stage again")
     return model.eval()
+
+
+def blank(root: Path, shape: Shape) -> Jade:
+    """A model with the world's CLIP, and first weights for the rest."""
+    from mmlib.models.clip import open_clip
+
+    words = Words()
+    return Jade(open_clip(root / CLIP), len(words), words.pad, shape, 0)

@@ -19,6 +19,7 @@ class JadeData:
     learning_rate: float
     muon_learning_rate: float
     simple_steps: int
+    generator_simple_steps: int
     answer_steps: int
     first: int
     steps: int
