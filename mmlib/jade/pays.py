@@ -132,8 +132,12 @@ def _fit(model: Jade, collate: Callable, steps: str, settings: Settings, seed: i
 def _corpus_collate(
     maker: Maker, corpus: Settings, asked: list | None, said: list | None, settings: Settings, seed: int
 ) -> Callable[[list[int]], dict[str, Any]]:
-    """Item numbers -> a batch about pictures from the web, in an order that no arm changes."""
-    places = corpus["usable"]
+    """Item numbers -> a batch about pictures from the web, in an order that no arm changes.
+
+    Where filters kept nothing that all arms could use, all arms have the alt-text alone.
+    """
+    places = corpus["usable"] or range(len(corpus["scenes"]))
+    asked, said = (texts if corpus["usable"] else None for texts in (asked, said))
     order = [places[n] for n in epochs(len(places), settings["steps"] * settings["batch"], seed)]
     alt = [corpora.web_image(scene).caption for scene in corpus["scenes"]]
 

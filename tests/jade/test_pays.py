@@ -73,6 +73,8 @@ def test_all_arms_see_the_same_pictures_and_their_own_texts(scenes, rows):
     assert all(batch["features"][:, 0, 0].long().tolist() == seen for batch in batches.values())
     assert set(batches["captions"]) == {"caption", "features"}
     assert set(batches["+QA+DC"]) == {"caption", "answer", "dense", "features"}
+    nothing = pays._corpus_collate(maker, {**corpus, "usable": []}, asked, dense, settings, 0)([0, 1, 2, 3])
+    assert set(nothing) == {"caption", "features"}
     for number, prompts in zip(seen, batches["+QA"]["answer"]["prompt"].tolist(), strict=True):
         own = {question for question, _ in asked[number]}
         texts = [maker.words.text(ids).split(" [unused0] ")[1].split(" [SEP]")[0] for ids in prompts]
