@@ -31,25 +31,7 @@ class JadeData:
 
 
 @dataclass(frozen=True)
-class JadePays:
-    """Stage `jade-pays`: pre-training on the data, tuning, test; `mmlib.jade.pays`."""
-
-    scenes: int
-    align_steps: int
-    simple_steps: int
-    batch: int
-    learning_rate: float
-    muon_learning_rate: float
-    steps: int
-    tuning: int
-    tuning_questions: int
-    tuning_steps: int
-    test: int
-
-
-@dataclass(frozen=True)
 class Jade:
     """The study of generated questions and dense captions."""
 
     data: JadeData
-    pays: JadePays
