@@ -155,7 +155,7 @@ def forest(ax: Axes, rows: list[dict[str, Any]], evidence: dict[str, Any]) -> No
         ax.scatter(values, [y + 0.2] * len(values), s=9, color="0.35", zorder=3)
     left, right = ax.get_xlim()
     every = [value for row in rows for value in effects(row, evidence)]
-    ax.set_xlim(min(left, *every), max(right, *every))
+    ax.set_xlim(min([left, *every]), max([right, *every]))
 
 
 def levels(ax: Axes, evidence: dict[str, Any], metric: str, arm_names: list[str], scale: float = 100) -> None:
@@ -174,8 +174,11 @@ def levels(ax: Axes, evidence: dict[str, Any], metric: str, arm_names: list[str]
 def unasked(results: list[dict[str, Any]]) -> dict[str, float]:
     """Percent of raw questions and of captions that name no thing, so that the check of existence asks nothing."""
     parts = [result["sets"]["web"] for result in results]
-    return {key: 100 * fmean(row["exists"] == "" for part in parts for rows in part[key] for row in rows)
-            for key in ("rows", "captions")}  # fmt: skip
+    shares = {}
+    for key in ("rows", "captions"):
+        rows = [row for part in parts for some in part[key] for row in some]
+        shares[key] = 100 * sum(row["exists"] == "" for row in rows) / max(len(rows), 1)
+    return shares
 
 
 def training_table(results: list[dict[str, Any]], settings: dict[str, Any]) -> DataFrame:
