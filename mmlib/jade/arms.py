@@ -8,6 +8,7 @@ gives the delta-method error of a ratio, with the dependence between questions o
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 from mmlib.evidence import Evidence
@@ -17,38 +18,49 @@ from mmlib.jade.truth import GARBLED, PRESUPPOSITION, RIGHT, WRONG
 Row = dict[str, Any]
 Pictures = list[list[Row]]
 STUDY, STAGE = "jade", "jade-data"
-FREE = ("consistency", "same pictures", "own weights", "may refuse", "existence")  # arms that choose how much they keep
-ARMS = ("none", *FREE, "probability", "random", "oracle")
-AGREES = {"consistency": "independent", "same pictures": "same pictures", "own weights": "own weights",
-          "may refuse": "may refuse", "existence": "independent"}  # fmt: skip
+AGREES = {
+    "consistency": "independent",
+    "same pictures": "same pictures",
+    "own weights": "own weights",
+    "may refuse": "may refuse",
+    "existence": "independent",
+}  # arm -> whose answer must be the generator's
+# Agreement with the independent filter, cut to as many as another arm keeps: those that this filter is surest of.
+CUT = {"consistency, as few as existence": "existence", "consistency, as few as may refuse": "may refuse"}
+SCORED = ("probability", "random")  # keep as many as `consistency`
+ARMS = ("none", *AGREES, *CUT, *SCORED, "oracle")
 
 
 def keep(arm: str, pictures: Pictures, seed: int) -> Pictures:
-    """The rows of each picture that an arm keeps; `probability` and `random` keep as many as `consistency`."""
+    """The rows of each picture that an arm keeps, by the rules of `filtering`."""
+    named = [(str(number), rows) for number, rows in enumerate(pictures)]
+    return [rows for _, rows in filtering.stream(named, _rules(arm, pictures, seed), filtering.Counts())]
+
+
+def _rules(arm: str, pictures: Pictures, seed: int) -> list[filtering.Rule]:
     if arm == "none":
-        return pictures
-    test = _test(arm, pictures, seed)
-    return [[row for row in rows if test(number, row)] for number, rows in enumerate(pictures)]
-
-
-def _test(arm: str, pictures: Pictures, seed: int) -> Callable[[int, Row], bool]:
+        return []
     if arm == "oracle":
-        return lambda number, row: row["verdict"] == RIGHT
-    if arm in FREE:
-        confirmed = arm == "existence"
-        return lambda number, row: (
-            filtering.agrees(row["answer"], row["filter"][AGREES[arm]][0]) and not (confirmed and row["exists"] == "no")
-        )
-    scored = {"probability": lambda number, row: row["prob"] + 1e-9 * _lot(number, row, seed),  # ties by lot
-              "random": lambda number, row: _lot(number, row, seed)}[arm]  # fmt: skip
-    size = sum(len(rows) for rows in keep("consistency", pictures, seed))
-    values = [scored(number, row) for number, rows in enumerate(pictures) for row in rows]
-    least = filtering.limit_for(values, size, largest=True) if size else float("inf")
-    return lambda number, row: scored(number, row) >= least
+        return [filtering.oracle()]
+    if arm in AGREES:
+        return [filtering.consistency(AGREES[arm]), *([filtering.existence()] if arm == "existence" else [])]
+    if arm in CUT:
+        sure = filtering.tie(lambda picture, row: row["filter"]["independent"][1], seed)
+        return [
+            filtering.consistency(),
+            _best(arm, sure, keep("consistency", pictures, seed), CUT[arm], pictures, seed),
+        ]
+    score = {"probability": filtering.tie(lambda picture, row: row["prob"], seed),
+             "random": lambda picture, row: filtering.lot(picture, row, seed)}[arm]  # fmt: skip
+    return [_best(arm, score, pictures, "consistency", pictures, seed)]
 
 
-def _lot(number: int, row: Row, seed: int) -> float:
-    return filtering.lot(str(number), row, seed)
+def _best(
+    name: str, score: filtering.Score, among: Pictures, like: str, pictures: Pictures, seed: int
+) -> filtering.Rule:
+    """The best by a score, as many as the arm `like` keeps."""
+    size = sum(map(len, keep(like, pictures, seed)))
+    return filtering.best(name, score, [(str(number), rows) for number, rows in enumerate(among)], size)
 
 
 def ratio(numerators: list[float], denominators: list[float]) -> list[float]:
@@ -71,7 +83,11 @@ def counted(pictures: Pictures, test: Callable[[Row], bool]) -> list[float]:
 
 
 def standardised(kept: Pictures, raw: Pictures) -> list[float]:
-    """Per picture: precision of what was kept, at the raw mix of types (`precision.standardised`)."""
+    """Per picture: precision of what was kept, at the raw mix of types.
+
+    Σ over types of raw share x precision among the kept; types of which nothing was kept have none, and the rest is
+    weighted anew.
+    """
     kinds = sorted({row["type"] for rows in kept for row in rows})
     sizes = [sum(row["type"] == kind for rows in raw for row in rows) for kind in kinds]
     if not kinds:
@@ -117,6 +133,9 @@ def as_evidence(results: list[dict[str, Any]], settings: dict[str, Any]) -> dict
         evidence.metric(name, units="pictures", higher_is_better=higher, floor=None)
     evidence.metric("wrong", units="pictures", higher_is_better=False, floor=None)
     evidence.metric("caption_right", units="pictures", higher_is_better=True, floor=None)
+    evidence.units("exam", [f"exam/{number:05d}" for number in range(pictures)], asked=pictures)
+    evidence.metric("exam", units="exam", higher_is_better=True, floor=None)
+    evidence.metric("exam_behind", units="exam", higher_is_better=False, floor=None)
     for result in results:
         _add_seed(evidence, result)
     return evidence.as_dict()
@@ -131,9 +150,19 @@ def _add_seed(evidence: Evidence, result: dict[str, Any]) -> None:
     for name, part in result["sets"].items():
         _add(evidence, "wrong", name, seed, _wrong, part["rows"], part["rows"])
     captions = result["sets"]["web"]["captions"]
-    confirmed = [[row for row in rows if row["exists"] == "yes"] for rows in captions]
-    for arm, kept in (("none", captions), ("existence", confirmed)):
+    undenied = [[row for row in rows if not filtering.denied(row)] for rows in captions]
+    for arm, kept in (("none", captions), ("existence", undenied)):
         _add(evidence, "caption_right", arm, seed, _caption_right, kept, captions)
+    _add_exam(evidence, result)
+
+
+def _add_exam(evidence: Evidence, result: dict[str, Any]) -> None:
+    """Right answers to true questions about fresh shifted pictures, and by how much a filter is behind the first."""
+    shares = {arm: [fmean(right) for right in sets["web"]] for arm, sets in result["exam"].items()}
+    for arm, values in shares.items():
+        evidence.add("exam", arm=arm, seed=result["seed"], values=[round(value, 6) for value in values])
+        behind = [round(a - b, 6) for a, b in zip(shares["independent"], values, strict=True)]
+        evidence.add("exam_behind", arm=arm, seed=result["seed"], values=behind)
 
 
 def _add(

@@ -79,6 +79,12 @@ class Maker:
         given, labels = mask(ids, list(range(1, len(ids))), self.words, draw, SHARE)
         return Sequence(given, self.words.caption_prompt(self.place(box)), labels, "caption")
 
+    def whole(self, text: str, draw: random.Random) -> Sequence:
+        """The alt-text of a whole picture: a caption of no box."""
+        ids = [self.words.cls, *self.words.ids(text), self.words.sep]
+        given, labels = mask(ids, list(range(1, len(ids))), self.words, draw, SHARE)
+        return Sequence(given, self.words.caption_prompt([]), labels, "caption")
+
     def question(self, said: Said, box: tuple[int, int, int, int], phrase: str, draw: random.Random) -> Sequence:
         """A question. Its answer would follow, but the target is causal: no masked piece could see it."""
         ids = [self.words.cls, *self.words.ids(said.question), self.words.answer]
@@ -109,11 +115,12 @@ def padded(rows: list[Ids], pad: int) -> Tensor:
 
 def stack(items: list[list[Sequence]], pad: int) -> dict[str, dict[str, Tensor]]:
     """Sequences per picture -> task -> `target`, `prompt`, `labels`: (B, Q, …), prompts (B, 1, …) if all are one."""
-    return {task: _stack_task([[one for one in item if one.task == task] for item in items], pad)
+    return {task: stack_task([[one for one in item if one.task == task] for item in items], pad)
             for task in dict.fromkeys(sequence.task for sequence in items[0])}  # fmt: skip
 
 
-def _stack_task(items: list[list[Sequence]], pad: int) -> dict[str, Tensor]:
+def stack_task(items: list[list[Sequence]], pad: int) -> dict[str, Tensor]:
+    """Sequences of one task per picture -> `target`, `prompt`, `labels`, as in `stack`."""
     flat, count = [sequence for item in items for sequence in item], (len(items), len(items[0]))
     parts = {name: padded([getattr(sequence, name) for sequence in flat], fill).unflatten(0, count)
              for name, fill in (("target", pad), ("prompt", pad), ("labels", IGNORED))}  # fmt: skip
@@ -157,7 +164,7 @@ def _about(
     """Caption, questions and answers of one region, and its box."""
     thing = draw.choice(scene.objects)
     phrase, box = language.phrase(thing, draw), loosened(thing.box, draw)
-    kinds = ("yes", "no") * answers if simple else types_in_turn(max(questions, answers), draw)
+    kinds = ("yes", "no") * (answers // 2) if simple else types_in_turn(max(questions, answers), draw)
     said = [language.ask(scene, thing, "exist", draw, yes=kind == "yes") if simple else
             language.ask_type(scene, thing, kind, draw) for kind in kinds]  # fmt: skip
     asked = [maker.question(one, box, phrase, draw) for one in said[:questions]]

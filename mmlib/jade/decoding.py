@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mmlib.jade.model import Jade
 from mmlib.jade.tokens import Words
-from mmlib.vlab.multimodal import Attention, Layer
+from mmlib.models.cross_attention import Attention, Layer
 
 TOP_QUESTION, TOP_CAPTION = 10, 3  # candidates of a sampled token
 MOST = 12  # tokens of a question, caption or answer: no text of this world is longer

@@ -1,8 +1,8 @@
 """Rules that keep or drop generated questions, picture by picture, with a count per rule.
 
-Released rules: sanity, agreement with the filter's answer, a quota for binary questions, optionally a vocabulary.
-Others are arms of the study: probability threshold, random of equal size, the truth. A rule maps the rows of one
-picture to those kept and never holds a corpus; what needs the whole (thresholds, shares) comes from a pass before.
+Released rules: sanity, agreement with the filter's answer, a quota for binary questions. Others are arms of the study:
+existence, the best by a score, the truth. A rule maps the rows of one picture to those kept and never holds a corpus;
+what needs the whole (thresholds, shares) comes from a pass before.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 
 from mmlib.jade.language import ABSENT
 from mmlib.jade.tokens import SPECIAL
+from mmlib.jade.truth import RIGHT
 from mmlib.metrics.vqa import normalise
 
 Row = dict[str, Any]
+Score = Callable[[str, Row], float]
 BINARY = ("yes", "no")
 BINARY_SHARE = 0.1  # of the other questions of a picture
 
@@ -40,6 +42,16 @@ class Counts:
     def table(self) -> list[dict[str, Any]]:
         """One line per rule, in order of use."""
         return [{"rule": rule, "entered": n, "kept": self.kept[rule]} for rule, n in self.entered.items()]
+
+
+def summed(parts: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The tables under a key of all parts, added up."""
+    counts = Counts()
+    for part in parts:
+        for line in part[key]:
+            counts.entered[line["rule"]] += line["entered"]
+            counts.kept[line["rule"]] += line["kept"]
+    return counts.table()
 
 
 def stream(
@@ -86,25 +98,37 @@ def agrees(generated: str, filtered: str) -> bool:
     return filtered != ABSENT and normalise(generated) == normalise(filtered)
 
 
-def consistency(key: str = "filter_answer") -> Rule:
-    """Keep where the filter's answer (stored under `key`) is the generator's."""
-    return each("consistency", lambda picture, row: agrees(row["answer"], row[key]))
+def consistency(model: str = "independent") -> Rule:
+    """Keep where a filter's answer is the generator's."""
+    return each("consistency", lambda picture, row: agrees(row["answer"], row["filter"][model][0]))
 
 
-def threshold(least: float, key: str = "prob") -> Rule:
-    """Keep what the generator is sure of."""
-    return each("probability", lambda picture, row: row[key] >= least)
+def denied(row: Row) -> bool:
+    """Did the filter say no when it was asked whether the thing is there that a question or a caption is about?
+
+    What names no thing is not asked, and not denied: "is there a dog ?" - "no" claims nothing to be there.
+    """
+    return row["exists"] == "no"
 
 
-def vocabulary(answers: frozenset[str]) -> Rule:
-    """Keep answers of a list, numbers as digits ("two" is "2")."""
-    known = frozenset(normalise(answer) for answer in answers)
-    return each("vocabulary", lambda picture, row: normalise(row["answer"]) in known)
+def existence() -> Rule:
+    """Drop what a filter denies: the one meaning of the check, for questions and for captions."""
+    return each("existence", lambda picture, row: not denied(row))
 
 
-def oracle(right: Callable[[str, Row], bool]) -> Rule:
+def oracle() -> Rule:
     """Keep what is right: the ceiling."""
-    return each("oracle", right)
+    return each("oracle", lambda picture, row: row["verdict"] == RIGHT)
+
+
+def best(name: str, score: Score, pictures: Iterable[tuple[str, list[Row]]], count: int) -> Rule:
+    """Keep the `count` rows of the whole set that score highest: a pass before, which finds the threshold.
+
+    Rows of equal score all stay, so that a score needs `tie`.
+    """
+    values = sorted((score(picture, row) for picture, rows in pictures for row in rows), reverse=True)
+    least = values[count - 1] if count else float("inf")
+    return each(name, lambda picture, row: score(picture, row) >= least)
 
 
 def lot(picture: str, row: Row, seed: int) -> float:
@@ -113,21 +137,9 @@ def lot(picture: str, row: Row, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def random_subset(share: float, seed: int) -> Rule:
-    """Keep rows whose lot is below `share` (see `limit_for`: exactly as many as another rule)."""
-    return each("random", lambda picture, row: lot(picture, row, seed) <= share)
-
-
-def limit_for(values: Iterable[float], count: int, largest: bool) -> float:
-    """The threshold at which `count` values are kept (more where values tie): the pass before `threshold` and `lot`.
-
-    Raises:
-        ValueError: count is not within 1 … the number of values.
-    """
-    ordered = sorted(values, reverse=largest)
-    if not 1 <= count <= len(ordered):
-        raise ValueError(f"cannot keep {count} of {len(ordered)}")
-    return ordered[count - 1]
+def tie(score: Score, seed: int) -> Score:
+    """The score; where two are equal the lot decides."""
+    return lambda picture, row: score(picture, row) + 1e-9 * lot(picture, row, seed)
 
 
 def balance(pictures: Iterable[tuple[str, list[Row]]]) -> dict[str, float]:

@@ -151,21 +151,31 @@ def answer_questions(
 
 
 def run_shards(
-    function: Any, names: list[str], per_shard: int, *, stage: str, key: dict[str, Any], root: Path | None = None,
-    engine: str | None = None, settings: dict[str, Any] | None = None,
-) -> dict[str, list[Row]]:  # fmt: skip
-    """Rows per picture id, from shards of `per_shard` pictures; finished shards are not made again.
+    function: Any, jobs: list[dict[str, Any]], per_shard: int, *, stage: str, key: dict[str, Any],
+    root: Path | None = None, engine: str | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Per job what was made of each of its pictures, from shards of `per_shard` pictures; none is made twice.
 
-    `function` (importable) makes the rows of a shard `{name, pictures, settings}` as {id: rows}.
+    Args:
+        function: importable; makes {picture: result} of a shard, which is its job with fewer `pictures`.
+        jobs: `name`, `pictures`, and whatever the function needs.
+    Raises:
+        ValueError: a shard holds other pictures than it was asked for.
     """
-    parts = [names[start : start + per_shard] for start in range(0, len(names), per_shard)]
-    shards = [{"name": part[0], "pictures": part, "settings": settings or {}} for part in parts]
-    merged: dict[str, list[Row]] = {}
-    for shard, result in zip(shards, shard_map(function, shards, stage=stage, key=key, root=root, engine=engine),
-                             strict=True):  # fmt: skip
-        if sorted(result) != sorted(shard["pictures"]):
-            raise ValueError(f"shard {shard['name']} holds other pictures than it was asked for")
-        merged.update(result)
+    shards = [{**job, "name": f"{job['name']} {start}", "pictures": job["pictures"][start : start + per_shard]}
+              for job in jobs for start in range(0, len(job["pictures"]), per_shard)]  # fmt: skip
+    results = iter(
+        zip(shards, shard_map(function, shards, stage=stage, key=key, root=root, engine=engine), strict=True)
+    )
+    merged = []
+    for job in jobs:
+        whole: dict[str, Any] = {}
+        while len(whole) < len(job["pictures"]):
+            shard, result = next(results)
+            if sorted(result) != sorted(shard["pictures"]):
+                raise ValueError(f"shard {shard['name']} holds other pictures than it was asked for")
+            whole |= {name: result[name] for name in shard["pictures"]}
+        merged.append(whole)
     return merged
 
 

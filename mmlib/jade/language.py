@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from mmlib.world.language import DIGITS, article, enumerate_words
@@ -76,8 +76,9 @@ KINDS = {
                   _some, _each("noun"), "noun"),
     "color": Kind("what color is behind the {noun} ?", ("tell the color around the {noun}", "{noun} : which color ?"),
                   _some, _each("colour"), "colour"),
+    # To ask how many there are takes for granted that there are some: nobody asks an annotated picture for none.
     "count": Kind("how many {noun} are there ?", ("give the number of {noun} here", "{noun} : which number ?"),
-                  _always, lambda scene, fields: {DIGITS[scene.count(fields["noun"])]}),
+                  _named, lambda scene, fields: {DIGITS[scene.count(fields["noun"])]}),
     "size": Kind("how big is the {noun} ?", ("tell the size of the {noun}", "{noun} : which size ?"),
                  _some, _each("size"), "size"),
     "place": Kind("where is the {noun} ?", ("tell the place of the {noun}", "{noun} : which place ?"),
@@ -96,12 +97,13 @@ BY_TYPE = {"what": ("thing", "color"), "how": ("count", "size"), "where": ("plac
 
 @dataclass(frozen=True)
 class Said:
-    """A question with an answer, the type under which it is requested, and the kind that made it."""
+    """A question with an answer, the type under which it is requested, the kind that made it, and with which fields."""
 
     kind: str
     type: str
     question: str
     answer: str
+    fields: Fields = field(default_factory=dict)
 
 
 def phrase(thing: Placed, draw: random.Random) -> str:
@@ -129,7 +131,7 @@ def ask(scene: Scene, thing: Placed, kind: str, draw: random.Random, yes: bool =
     text = wording.format(**fields)
     about = KINDS[kind].about
     answer = getattr(thing, about) if about else min(KINDS[kind].answers(scene, fields))
-    return Said(kind, question_type(KINDS[kind].wording, answer), text, answer)
+    return Said(kind, question_type(KINDS[kind].wording, answer), text, answer, fields)
 
 
 def _untrue(scene: Scene, thing: Placed, kind: str, draw: random.Random) -> Fields:

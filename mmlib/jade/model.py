@@ -1,7 +1,7 @@
 """The vision-language decoder: CLIP's tokens of a picture (with a box drawn in), [target ; prompt] above them.
 
 A target sees its past and the prompt, a prompt sees only itself: nothing of the prompt changes while a target grows.
-Layers and visual tokens are those of the group's code, which `mmlib.vlab.multimodal` has. A filter is the same class
+Layers and visual tokens are those of the group's code (`mmlib.models.cross_attention`). A filter is the same class
 without boxes.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from mmlib.errors import UserError
 from mmlib.jade.tokens import SPECIAL, first_word
-from mmlib.vlab.multimodal import EPS, Layer, VisualTokens
+from mmlib.models.cross_attention import EPS, Layer, VisualTokens
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -165,6 +165,7 @@ class Jade(nn.Module):
         question: Task | None = None,
         answer: Task | None = None,
         caption: Task | None = None,
+        dense: Task | None = None,
         pixels: Tensor | None = None,
         region: Tensor | None = None,
         features: Tensor | None = None,
@@ -172,12 +173,12 @@ class Jade(nn.Module):
         """Loss: the mean over the given tasks of each task's mean cross-entropy, `(L_q + L_a + L_c) / 3`.
 
         Args:
-            question, answer, caption: `target` and `prompt` ids (B, Q, n) and (B, P, m), `labels` (B, Q, n), -100
-                where nothing is asked.
+            question, answer, caption, dense (a second kind of captions): `target` and `prompt` ids (B, Q, n) and
+                (B, P, m), `labels` (B, Q, n), -100 where nothing is asked.
             pixels: (B, 3, H, W), region: bool (B, H, W); or features (B, N + 1, 2 W) that were made before.
         """
         seen = self.tokens(features[:, None]) if features is not None else self.see(self.look.patches(pixels), region)
-        given = [task for task in (question, answer, caption) if task is not None]
+        given = [task for task in (question, answer, caption, dense) if task is not None]
         return {"loss": torch.stack([self._loss(seen, **task) for task in given]).mean()}
 
     def _loss(self, seen: Tensor, target: Tensor, prompt: Tensor, labels: Tensor) -> Tensor:

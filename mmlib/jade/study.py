@@ -1,21 +1,23 @@
-"""One seed of the study: train a generator and its filters, make data about two sets of pictures, judge every question.
+"""What the shards of the study compute: models trained, then texts made about blocks of pictures, answered and judged.
 
 Filters differ in one thing each: `independent` has other first weights and other pictures than the generator;
 `same pictures` the independent one's first weights but the generator's pictures; `own weights` goes on from the
-generator. All have learned to say `absent` of questions that make no sense; whether they may is decided when they are
-asked: the paper's filter always commits itself, so that the word is forbidden but in the arm `may refuse`.
+generator. All have the same lessons, in as many steps. All have learned to say `absent` of questions that make no
+sense; whether they may is decided when they are asked: the paper's filter always commits itself, so that the word is
+forbidden but in the arm `may refuse`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmlib import store
+from mmlib import engine, store
 from mmlib.formats.reading import Skips
-from mmlib.jade import corpora, dataset, detect, filtering, generate, language, precision, training, truth
+from mmlib.jade import corpora, dataset, detect, filtering, generate, language, precision, training, truth, weights
 from mmlib.jade.batches import Maker
 from mmlib.jade.model import Jade, Shape
 from mmlib.jade.tokens import Words
@@ -23,7 +25,6 @@ from mmlib.world.scenes import SIDE as SIDE
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import CLIPModel
 
     from mmlib.world.render import Renderer
     from mmlib.world.scenes import Scene
@@ -31,29 +32,75 @@ if TYPE_CHECKING:
 Settings = dict[str, Any]
 FILTERS = ("independent", "same pictures", "own weights")
 SETS = ("annotated", "web")  # pictures as in training (but others), and shifted ones
-CLIP = "results/world/clip"
+CONFIGURATIONS = ("agreed", "existence")  # of the data set: as released, and with the check of existence
 EXIST = language.KINDS["exist"].wording
 
 
-def run_seed(shard: dict[str, Any]) -> dict[str, Any]:
-    """`{seed, settings}` -> curves, examinations of the filters, and the judged rows of both sets."""
+def run(seeds: list[int], settings: Settings, stage: str, key: Settings, root: Path) -> list[dict[str, Any]]:
+    """Per seed: curves, examinations of the filters, and the judged rows of both sets. Resumable: see `engine`.
+
+    A killed run loses the models in training and the blocks of pictures in work.
+    """
+    do = {"stage": stage, "key": key, "root": root}
+    keep = partial(weights.stored, root=root, folder=f".scratch/shards/{stage}")
+    first = [
+        _training(seed, name, settings) for seed in seeds for name in ("generator", "independent", "same pictures")
+    ]
+    models = keep(engine.shard_map(train, first, **do), first)
+    last = [_training(seed, "own weights", settings, models[seed, "generator"]["weights"]) for seed in seeds]
+    models |= keep(engine.shard_map(train, last, **do), last)
+    jobs = [_job(seed, name, models, settings) for seed in seeds for name in SETS]
+    made = generate.run_shards(make, jobs, settings["together"], **do)
+    return [_joined(seed, models, made[number * len(SETS) :]) for number, seed in enumerate(seeds)]
+
+
+def _training(seed: int, name: str, settings: Settings, start: Settings | None = None) -> dict[str, Any]:
+    return {"name": f"seed{seed} {name}", "seed": seed, "model": name, "settings": settings, "start": start}
+
+
+def _job(seed: int, name: str, models: dict[tuple[int, str], dict], settings: Settings) -> dict[str, Any]:
+    stored = {model: models[seed, model]["weights"] for model in ("generator", *FILTERS)}
+    pictures = [scene.id for scene in drawn(name, settings["pictures"], settings["data_seed"])]
+    return {"name": f"seed{seed} {name}", "seed": seed, "set": name, "weights": stored, "settings": settings,
+            "pictures": pictures}  # fmt: skip
+
+
+def _joined(seed: int, models: dict[tuple[int, str], dict], made: list[dict[str, Any]]) -> dict[str, Any]:
+    """One seed's results, from the models' and from the blocks'."""
+    own = {model: result for (one, model), result in models.items() if one == seed}
+    sets = {}
+    for name, pictures in zip(SETS, made, strict=False):
+        parts = list(pictures.values())
+        sets[name] = {"pictures": list(pictures), "rows": [part["rows"] for part in parts],
+                      "captions": [part["captions"] for part in parts], "rules": filtering.summed(parts, "rules"),
+                      "skips": dict(sum((Counter(part["skips"]) for part in parts), Counter()))}  # fmt: skip
+    return {"seed": seed, "curves": {model: result["curve"] for model, result in own.items()},
+            "exam": {model: own[model]["exam"] for model in FILTERS}, "sets": sets}  # fmt: skip
+
+
+def train(shard: dict[str, Any]) -> dict[str, Any]:
+    """Learning curve, weights as text and, of a filter, its examination: `{seed, model, settings, start}`."""
     from mmlib.models.clip import open_clip
 
-    settings, seed = shard["settings"], shard["seed"]
-    root = store.project_root()
-    renderer, clip = _renderer(root), open_clip(root / CLIP)
-    maker = Maker(Words(), Shape())
-    own = corpora.draw_part("generator", settings["scenes"], seed)
-    seen = corpora.pictures(renderer, own)
-    generator, curve = training.train_generator(clip, maker, own, seen, generator_settings(settings), seed)
-    models, curves = _filters(clip, generator, own, seen, renderer, settings, seed)
-    sets = {name: _set(generator, models, maker, name, renderer, settings, seed) for name in SETS}
-    return {"seed": seed, "curves": {"generator": curve, **curves},
-            "exam": _exams(models, maker, renderer, settings, seed), "sets": sets}  # fmt: skip
+    root, name, seed, settings = store.project_root(), shard["model"], shard["seed"], shard["settings"]
+    clip, draw = open_clip(root / weights.CLIP), renderer(root)
+    scenes = corpora.draw_part("filter" if name == "independent" else "generator", settings["scenes"], seed)
+    seen = corpora.pictures(draw, scenes)
+    if name == "generator":
+        model, curve = training.train_generator(
+            clip, Maker(Words(), Shape()), scenes, seen, generator_settings(settings), seed
+        )
+        return {"curve": curve, "weights": weights.as_text(model)}
+    blind = Maker(Words(), training.FILTER_SHAPE)
+    first = seed + 1000  # other first weights than the generator's
+    start = shard["start"] and weights.opened(root, shard["start"], Shape())
+    model, curve = training.train_filter(clip, blind, scenes, seen, filter_settings(settings), first, start=start)
+    return {"curve": curve, "weights": weights.as_text(model), "exam": _exams(model, blind, draw, settings, seed)}
 
 
 @cache
-def _renderer(root: Path) -> Renderer:
+def renderer(root: Path) -> Renderer:
+    """Draws scenes."""
     from mmlib.world.render import Renderer
 
     return Renderer(root / "data")
@@ -61,67 +108,81 @@ def _renderer(root: Path) -> Renderer:
 
 def generator_settings(settings: Settings) -> Settings:
     """Those of `batches.generator_collate` and of the optimizer."""
-    names = ("steps", "batch", "questions", "answers", "answer_steps", "first", "simple_steps", "align_steps",
-             "learning_rate", "muon_learning_rate")  # fmt: skip
-    return {name: settings[name] for name in names}
+    names = ("steps", "batch", "questions", "answers", "answer_steps", "first", "align_steps", "learning_rate",
+             "muon_learning_rate")  # fmt: skip
+    return {**{name: settings[name] for name in names}, "simple_steps": settings["generator_simple_steps"]}
 
 
-def filter_settings(settings: Settings, name: str) -> Settings:
-    """What goes on from the generator needs fewer steps, and no lessons in existence."""
-    again = name == "own weights"
-    shared = {key: settings[key] for key in ("align_steps", "learning_rate", "muon_learning_rate", "batch", "absent")}
-    return {**shared, "steps": settings["own_steps" if again else "filter_steps"],
-            "simple_steps": 0 if again else settings["simple_steps"],
-            "questions": settings["filter_questions"]}  # fmt: skip
-
-
-def _filters(
-    clip: CLIPModel, generator: Jade, own: list[Scene], seen: np.ndarray, renderer: Renderer, settings: Settings,
-    seed: int,
-) -> tuple[dict[str, Jade], dict[str, list]]:  # fmt: skip
-    blind = Maker(Words(), training.FILTER_SHAPE)
-    others = corpora.draw_part("filter", settings["scenes"], seed)
-    pictures = corpora.pictures(renderer, others)
-    models, curves = {}, {}
-    for name in FILTERS:
-        data = (own, seen) if name in ("same pictures", "own weights") else (others, pictures)
-        start = generator if name == "own weights" else None
-        first = seed + 1000  # other first weights than the generator's
-        models[name], curves[name] = training.train_filter(
-            clip, blind, *data, filter_settings(settings, name), first, start=start
-        )
-    return models, curves
+def filter_settings(settings: Settings) -> Settings:
+    """The same lessons in as many steps for every filter."""
+    names = ("align_steps", "learning_rate", "muon_learning_rate", "batch", "absent", "simple_steps")
+    shared = {name: settings[name] for name in names}
+    return {**shared, "steps": settings["filter_steps"], "questions": settings["filter_questions"]}
 
 
 def pictures_of(name: str, count: int, renderer: Renderer, data_seed: int) -> tuple[list[Scene], np.ndarray]:
     """Scenes of a set and their pictures: the same for every seed of the models."""
-    scenes = corpora.draw_part("base" if name == "annotated" else "web", count, data_seed)
-    return scenes, corpora.pictures(renderer, scenes, corpora.Clutter() if name == "web" else None)
+    scenes = drawn(name, count, data_seed)
+    return scenes, drawn_pictures(name, scenes, renderer)
 
 
-def _set(
-    generator: Jade, models: dict[str, Jade], maker: Maker, name: str, renderer: Renderer, settings: Settings, seed: int
-) -> dict[str, Any]:
-    """Generate about a set of pictures, answer every question with every filter, judge."""
-    scenes, images = pictures_of(name, settings["pictures"], renderer, settings["data_seed"])
-    skips, made = Skips(), {}
-    boxed = generate.with_boxes(scenes, images, detect.Oracle(), skips)
-    for start in range(0, len(boxed), settings["together"]):
-        made.update(generate.generate(generator, maker, boxed[start : start + settings["together"]], seed))
-    rules, counts = [filtering.unique(), filtering.sanity()], filtering.Counts()
-    raw = {scene.id: dataset.questions_of(made[scene.id]) for scene in scenes}
-    rows = dict(filtering.stream(raw.items(), rules, counts))
-    kept = [precision.judged(scene, rows[scene.id]) for scene in scenes]
+@cache
+def drawn(name: str, count: int, data_seed: int) -> list[Scene]:
+    """Scenes of a set."""
+    return corpora.draw_part("base" if name == "annotated" else "web", count, data_seed)
+
+
+def drawn_pictures(name: str, scenes: list[Scene], renderer: Renderer) -> np.ndarray:
+    """Their pictures, each the same whatever others are drawn."""
+    return corpora.pictures(renderer, scenes, corpora.Clutter() if name == "web" else None)
+
+
+def make(shard: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A block of pictures: generate, answer every question with every filter, judge.
+
+    Args:
+        shard: `seed`, `set`, `pictures` (their names), `weights` and `settings`.
+    Returns:
+        Picture -> `rows` of questions, `captions`, `rules` (what the first ones kept) and `skips`.
+    """
+    root, settings, names = store.project_root(), shard["settings"], shard["pictures"]
+    every = drawn(shard["set"], settings["pictures"], settings["data_seed"])
+    scenes = [scene for scene in every if scene.id in set(names)]
+    images = drawn_pictures(shard["set"], scenes, renderer(root))
+    models = {name: weights.opened(root, stored, Shape() if name == "generator" else training.FILTER_SHAPE)
+              for name, stored in shard["weights"].items()}  # fmt: skip
+    skips = [Skips() for _ in scenes]
+    boxed = [generate.with_boxes([scene], image[None], detect.Oracle(), skip)[0]
+             for scene, image, skip in zip(scenes, images, skips, strict=True)]  # fmt: skip
+    maker = Maker(Words(), Shape())
+    made = generate.generate(models.pop("generator"), maker, boxed, shard["seed"])
+    rows, captions, tables = _judged(scenes, made)
+    _ask_filters(rows, captions, images, models, maker)
+    return {scene.id: {"rows": rows[n], "captions": captions[n], "rules": tables[n], "skips": dict(skips[n].counts)}
+            for n, scene in enumerate(scenes)}  # fmt: skip
+
+
+def _judged(scenes: list[Scene], made: dict[str, list[dict]]) -> tuple[list, list, list]:
+    """Per picture: rows that the first rules keep, with their verdicts; captions with theirs; counts of the rules."""
+    rows, captions, tables = [], [], []
+    for scene in scenes:
+        counts = filtering.Counts()
+        raw = [(scene.id, dataset.questions_of(made[scene.id]))]
+        [(_, kept)] = filtering.stream(raw, [filtering.unique(), filtering.sanity()], counts)
+        rows.append(precision.judged(scene, kept))
+        captions.append([{"box": box["box"], "caption": box["caption"],
+                          "right": truth.caption_right(scene, tuple(box["box"]), box["caption"])}
+                         for box in made[scene.id]])  # fmt: skip
+        tables.append(counts.table())
+    return rows, captions, tables
+
+
+def _ask_filters(rows: list, captions: list, images: np.ndarray, models: dict[str, Jade], maker: Maker) -> None:
     for arm, model in models.items():
-        _answered(kept, images, model, maker, arm)
-    _answered(kept, images, models["independent"], maker, "may refuse", refuse=True)
-    captions = [[{"box": box["box"], "caption": box["caption"],
-                  "right": truth.caption_right(scene, tuple(box["box"]), box["caption"])} for box in made[scene.id]]
-                for scene in scenes]  # fmt: skip
-    _exist(kept, images, models["independent"], maker, lambda row: noun_of(row["question"], row["answer"]))
+        _answered(rows, images, model, maker, arm)
+    _answered(rows, images, models["independent"], maker, "may refuse", refuse=True)
+    _exist(rows, images, models["independent"], maker, lambda row: noun_of(row["question"], row["answer"]))
     _exist(captions, images, models["independent"], maker, lambda row: noun_of("", row["caption"]))
-    return {"pictures": [scene.id for scene in scenes], "rows": kept, "captions": captions, "rules": counts.table(),
-            "skips": dict(skips.counts)}  # fmt: skip
 
 
 def _answered(
@@ -156,46 +217,39 @@ def noun_of(question: str, answer: str) -> str:
     return next((word for word in (question + " " + answer).split() if word in language.known()["noun"]), "")
 
 
-def _exams(
-    models: dict[str, Jade], maker: Maker, renderer: Renderer, settings: Settings, seed: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Share of right answers of every filter to true questions about each set, by type."""
-    table: dict[str, dict[str, dict[str, float]]] = {arm: {} for arm in models}
+def _exams(model: Jade, maker: Maker, renderer: Renderer, settings: Settings, seed: int) -> dict[str, list[list[int]]]:
+    """Set -> picture -> type (in order of `language.TYPES`): is the answer to a true question right?"""
+    table = {}
     for name in SETS:
         scenes, images = pictures_of(name, settings["pictures"], renderer, settings["data_seed"] + 1)
         asked = training.exam(scenes, seed, len(language.TYPES))
-        for arm, model in models.items():
-            said = generate.answer_questions(model, maker, images, [[one.question for one in some] for some in asked])
-            table[arm][name] = _shares(scenes, asked, said)
+        said = generate.answer_questions(model, maker, images, [[one.question for one in some] for some in asked])
+        table[name] = [[int(truth.judge(scene, one.question, text) == truth.RIGHT)
+                        for one, (text, _) in zip(questions, answers, strict=True)]
+                       for scene, questions, answers in zip(scenes, asked, said, strict=True)]  # fmt: skip
     return table
 
 
-def _shares(scenes: list[Scene], asked: list[list[language.Said]], said: list[list[tuple[str, float]]]) -> dict:
-    hits: dict[str, list[bool]] = {kind: [] for kind in language.TYPES}
-    for scene, questions, answers in zip(scenes, asked, said, strict=True):
-        for one, (text, _) in zip(questions, answers, strict=True):
-            hits[one.type].append(truth.judge(scene, one.question, text) == truth.RIGHT)
-    return {kind: round(sum(right) / len(right), 6) for kind, right in hits.items()}
-
-
-def shards(seeds: list[int], settings: Settings) -> list[dict[str, Any]]:
-    """A shard per seed."""
-    return [{"name": f"seed{seed}", "seed": seed, "settings": settings} for seed in seeds]
-
-
-def choose(result: dict[str, Any], seed: int) -> tuple[list[tuple], list[dict[str, Any]]]:
-    """The data set of one seed for `dataset.export`, by the released rules; and how much each rule kept.
+def choose(result: dict[str, Any], seed: int, configuration: str) -> tuple[list[tuple], list[dict[str, Any]]]:
+    """The data set of one seed for `dataset.export`, and how much each rule kept.
 
     A picture is named by its address, as in CC3M-QA-DC.
+
+    Args:
+        configuration: `agreed` has the released rules; `existence` leaves out, too, what the filter denies, of
+            questions and of dense captions.
     """
-    part = result["sets"]["web"]
-    named = [(image_id(name), rows, captions) for name, rows, captions in
-             zip(part["pictures"], part["rows"], part["captions"], strict=True)]  # fmt: skip
-    counts = filtering.Counts()
-    agreed = list(filtering.stream(((name, _flat(rows)) for name, rows, _ in named), [filtering.consistency()], counts))
+    part, counts = result["sets"]["web"], filtering.Counts()
+    checked = configuration == "existence"
+    named = [(image_id(name), rows) for name, rows in zip(part["pictures"], part["rows"], strict=True)]
+    rules = [filtering.consistency(), *([filtering.existence()] if checked else [])]
+    agreed = list(filtering.stream(named, rules, counts))
     quota = [filtering.binary_quota(filtering.balance(agreed), seed)]
     kept = dict(filtering.stream(agreed, quota, counts))
-    return [(name, kept[name], dataset.captions_of(boxes)) for name, _, boxes in named], counts.table()
+    dense = [[row for row in rows if not (checked and filtering.denied(row))] for rows in part["captions"]]
+    return [
+        (name, kept[name], dataset.captions_of(boxes)) for (name, _), boxes in zip(named, dense, strict=True)
+    ], counts.table()
 
 
 def image_id(name: str) -> str:
@@ -203,7 +257,3 @@ def image_id(name: str) -> str:
     from mmlib.formats.cc3m import WebImage
 
     return WebImage("", corpora.URL.format(name=name)).img_id
-
-
-def _flat(rows: list[dict]) -> list[dict]:
-    return [{**row, "filter_answer": row["filter"]["independent"][0]} for row in rows]

@@ -19,6 +19,7 @@ class JadeData:
     learning_rate: float
     muon_learning_rate: float
     simple_steps: int
+    generator_simple_steps: int
     answer_steps: int
     first: int
     steps: int
@@ -26,7 +27,6 @@ class JadeData:
     answers: int
     filter_steps: int
     filter_questions: int
-    own_steps: int
     absent: float
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmlib.errors import UserError
+from mmlib.models.cross_attention import MultimodalEncoder, VisualTokens
 from mmlib.vlab.adapters import VideoEncoder, freeze
-from mmlib.vlab.multimodal import MultimodalEncoder, VisualTokens
 
 if TYPE_CHECKING:
     from transformers import CLIPModel

@@ -34,4 +34,5 @@ def make(shard):
 
 
 def run(root, per_shard=3, engine="serial"):
-    return generate.run_shards(make, NAMES, per_shard, stage="demo", key={}, root=Path(root), engine=engine)
+    jobs = [{"name": "all", "pictures": NAMES}]
+    return generate.run_shards(make, jobs, per_shard, stage="demo", key={}, root=Path(root), engine=engine)[0]

@@ -17,7 +17,7 @@ KINDS = ("what", "how", "yes")
 def row(draw, kind):
     verdict = draw.choices((RIGHT, WRONG, PRESUPPOSITION), (5, 3, 2))[0]
     agrees = draw.random() < (0.9 if verdict == RIGHT else 0.4)
-    said = ["a" if agrees else "b", 0.5]
+    said = ["a" if agrees else "b", draw.random()]
     return {"question": f"q{draw.random()}", "answer": "a", "type": kind, "verdict": verdict, "prob": draw.random(),
             "filter": {name: said for name in (*study.FILTERS, "may refuse")},
             "exists": "no" if verdict == PRESUPPOSITION else "yes"}  # fmt: skip
@@ -33,11 +33,19 @@ def flat(pictures):
     return [row for rows in pictures for row in rows]
 
 
+def at_raw_mix(kept, raw):
+    """Precision of each type by its share of the raw rows, by hand."""
+    parts = {kind: [row for row in kept if row["type"] == kind] for kind in KINDS}
+    mix = {kind: sum(row["type"] == kind for row in raw) for kind in KINDS if parts[kind]}
+    return sum(n * precision.precision(parts[kind]) for kind, n in mix.items()) / sum(mix.values())
+
+
 def test_means_are_the_ratios(pictures):
     kept = arms.keep("consistency", pictures, 0)
     assert np.mean(arms.METRICS["precision"][1](kept, pictures)) == pytest.approx(precision.precision(flat(kept)))
-    expected = precision.standardised(flat(kept), flat(pictures))
-    assert np.mean(arms.standardised(kept, pictures)) == pytest.approx(expected)
+    assert np.mean(arms.standardised(kept, pictures)) == pytest.approx(at_raw_mix(flat(kept), flat(pictures)))
+    some = [[row for row in rows if row["type"] != "how"] for rows in kept]  # a type of which nothing is left
+    assert np.mean(arms.standardised(some, pictures)) == pytest.approx(at_raw_mix(flat(some), flat(pictures)))
     with pytest.raises(ValueError, match="share of nothing"):
         arms.ratio([0.0], [0.0])
 
@@ -57,14 +65,33 @@ def test_arms_of_equal_size_are_equal_and_the_oracle_is_right(pictures):
     sizes = {arm: len(flat(arms.keep(arm, pictures, 3))) for arm in arms.ARMS}
     assert sizes["probability"] == sizes["random"] == sizes["consistency"] < sizes["none"]
     assert sizes["existence"] < sizes["consistency"]
+    sure = arms.keep("consistency, as few as existence", pictures, 3)
+    agreed, few = flat(arms.keep("consistency", pictures, 3)), flat(sure)
+    assert len(few) == sizes["existence"] and all(row in agreed for row in few)
+    dropped = [row["filter"]["independent"][1] for row in agreed if row not in few]
+    assert max(dropped) <= min(row["filter"]["independent"][1] for row in few)
     assert all(row["verdict"] == RIGHT for row in flat(arms.keep("oracle", pictures, 3)))
     assert arms.keep("random", pictures, 3) != arms.keep("random", pictures, 4)
+
+
+def test_a_filter_that_only_changes_the_mix_gains_nothing_when_standardised():
+    def rows(kind, right, wrong):
+        return [{"type": kind, "verdict": verdict} for verdict in [RIGHT] * right + [WRONG] * wrong]
+
+    raw, mix = [rows("what", 20, 80) + rows("how", 80, 20)], [rows("what", 2, 8) + rows("how", 80, 20)]
+    assert precision.precision(flat(mix)) > precision.precision(flat(raw)) + 0.2
+    assert np.mean(arms.standardised(mix, raw)) == pytest.approx(precision.precision(flat(raw)))
+
+
+def exam(pictures, right):
+    return {name: [[right, 1] for _ in pictures] for name in study.SETS}
 
 
 def evidence(pictures):
     captions = [[{"right": True, "exists": "yes"}, {"right": False, "exists": "no"}] for _ in pictures]
     sets = {name: {"rows": pictures, "captions": captions} for name in study.SETS}
-    return arms.as_evidence([{"seed": 0, "sets": sets}], {"pictures": len(pictures)})
+    exams = {name: exam(pictures, int(name != "own weights")) for name in study.FILTERS}
+    return arms.as_evidence([{"seed": 0, "sets": sets, "exam": exams}], {"pictures": len(pictures)})
 
 
 def value(made, metric, arm):
@@ -76,6 +103,8 @@ def test_evidence_and_planted_faults(pictures):
     gain = value(made, "standardised", "consistency") - value(made, "standardised", "none")
     assert gain > 0.1 and value(made, "caption_right", "existence") == 1
     assert value(made, "errors_kept", "none") == pytest.approx(1) and value(made, "precision", "oracle") == 1
+    assert value(made, "exam", "own weights") == 0.5 and value(made, "exam_behind", "own weights") == 0.5
+    assert value(made, "exam_behind", "same pictures") == 0
     shuffled = copy.deepcopy(pictures)  # the filter's answers given to other questions: nothing is gained
     answers = [row["filter"] for row in flat(shuffled)]
     random.Random(1).shuffle(answers)

@@ -10,7 +10,12 @@ from mmlib.jade.truth import PRESUPPOSITION, RIGHT, WRONG
 
 
 def row(question="where is the dog ?", answer="north", prob=0.5, **more):
-    return {"question": question, "answer": answer, "prob": prob, "type": "where", "filter_answer": answer, **more}
+    return {"question": question, "answer": answer, "prob": prob, "type": "where",
+            "filter": {"independent": [answer, 0.5]}, "exists": "yes", "verdict": RIGHT, **more}  # fmt: skip
+
+
+def answered(answer, said):
+    return row(answer=answer, filter={"independent": [said, 0.5]})
 
 
 def kept(rule, *rows):
@@ -27,26 +32,30 @@ def test_sanity(bad):
 
 
 def test_consistency_compares_what_vqa_compares_and_absent_agrees_with_nothing():
-    same, other = row(answer="two", filter_answer="2"), row(filter_answer="south")
-    absent = row(answer="absent", filter_answer="absent")
+    same, other, absent = answered("two", "2"), answered("north", "south"), answered("absent", "absent")
     assert kept(filtering.consistency(), same, other, absent) == [same]
 
 
-def test_vocabulary_probability_oracle_unique():
-    assert kept(filtering.vocabulary(frozenset({"2"})), row(answer="two"), row()) == [row(answer="two")]
-    assert kept(filtering.threshold(0.6), row(), row(prob=0.6)) == [row(prob=0.6)]
-    assert kept(filtering.oracle(lambda picture, r: r["answer"] == "north"), row(), row(answer="x")) == [row()]
+def test_existence_drops_what_is_denied_and_nothing_that_was_not_asked():
+    rows = [row(exists="yes"), row(exists=""), row(exists="red"), row(exists="no")]
+    assert kept(filtering.existence(), *rows) == rows[:3]
+
+
+def test_oracle_and_unique():
+    assert kept(filtering.oracle(), row(), row(verdict=WRONG)) == [row()]
     assert kept(filtering.unique(), row(), row(prob=0.9), row(answer="x")) == [row(), row(answer="x")]
 
 
-def test_a_random_subset_is_exactly_as_large_as_asked():
-    rows = [row(f"q{i} ?") for i in range(100)]
-    limit = filtering.limit_for((filtering.lot("p", r, 3) for r in rows), 37, largest=False)
-    chosen = kept(filtering.random_subset(limit, 3), *rows)
-    assert len(chosen) == 37 and chosen != rows[:37]
-    assert filtering.limit_for([0.1, 0.9, 0.5], 2, largest=True) == 0.5
-    with pytest.raises(ValueError, match="cannot keep"):
-        filtering.limit_for([1.0], 2, largest=True)
+def test_the_best_are_exactly_as_many_as_asked_and_ties_are_drawn():
+    rows = [row(f"q{i} ?", prob=round(i / 100, 1)) for i in range(100)]
+    score = filtering.tie(lambda picture, one: one["prob"], 3)
+    chosen = kept(filtering.best("x", score, [("p", rows)], 37), *rows)
+    assert len(chosen) == 37 and min(one["prob"] for one in chosen) == 0.6
+    assert {one["question"] for one in chosen if one["prob"] == 0.6} != {f"q{i} ?" for i in range(58, 65)}
+    other = kept(filtering.best("x", filtering.tie(lambda p, one: one["prob"], 4), [("p", rows)], 37), *rows)
+    assert chosen != other and kept(filtering.best("x", score, [("p", rows)], 0), *rows) == []
+    lots = kept(filtering.best("x", lambda p, one: filtering.lot(p, one, 3), [("p", rows)], 37), *rows)
+    assert len(lots) == 37 and lots != rows[:37]
 
 
 def test_binary_quota_balances_and_limits():
@@ -71,23 +80,13 @@ def judged(kind, right, wrong, absent=0):
     return [{"type": kind, "verdict": verdict, "answer": kind, "question": "q"} for verdict in verdicts]
 
 
-def test_precision_and_its_parts():
-    raw = judged("what", 4, 4, 2) + judged("how", 8, 2)
-    report = precision.report(judged("what", 4, 1, 1) + judged("how", 4, 0), raw)
-    assert report["kept"] == 0.5 and report["precision"] == 0.8
-    assert report["share false presupposition"] == pytest.approx(0.1)
-    assert report["kept of false presupposition"] == 0.5 and report["kept of right"] == pytest.approx(8 / 12)
-    assert report["standardised"] == pytest.approx((4 / 6 + 1) / 2)
-    assert report["type entropy"] == pytest.approx(0.97095, abs=1e-4)
-
-
-def test_a_filter_that_only_changes_the_mix_gains_nothing_when_standardised():
-    raw = judged("what", 20, 80) + judged("how", 80, 20)
-    mix = judged("what", 2, 8) + judged("how", 80, 20)
-    assert precision.precision(mix) > precision.precision(raw) + 0.2
-    assert precision.standardised(mix, raw) == pytest.approx(precision.precision(raw))
-    only = judged("how", 8, 2)
-    assert precision.covered(only, raw) == 0.5 and precision.standardised(only, raw) == pytest.approx(0.8)
+def test_precision_and_shares():
+    rows = judged("what", 4, 1, 1) + judged("how", 4, 0)
+    assert precision.precision(rows) == 0.8
+    assert precision.shares(rows)[PRESUPPOSITION] == pytest.approx(0.1)
+    assert precision.entropy(row["type"] for row in rows) == pytest.approx(0.97095, abs=1e-4)
+    with pytest.raises(ValueError, match="no rows"):
+        precision.precision([])
 
 
 def test_bands_of_frequent_answers():

@@ -106,7 +106,7 @@ def test_targets_that_share_a_prompt_are_what_they_are_alone(generator, maker, i
 
 
 def test_the_mask_is_that_of_the_groups_code_for_one_target_a_prompt():
-    from mmlib.vlab.multimodal import sequence_mask
+    from mmlib.models.cross_attention import sequence_mask
 
     text, prompt = torch.rand(3, 5) > 0.3, torch.rand(3, 4) > 0.3
     expected = sequence_mask(text, prompt, torch.ones(3, dtype=torch.bool))

@@ -70,9 +70,20 @@ def foreign(shard):
     return {"somebody": []}
 
 
+def named(shard):
+    return {name: shard["name"] for name in shard["pictures"]}
+
+
 def test_a_shard_of_other_pictures_is_refused(tmp_path):
+    jobs = [{"name": "x", "pictures": ["a"]}]
     with pytest.raises(ValueError, match="other pictures"):
-        generate.run_shards(foreign, ["a"], 1, stage="demo", key={}, root=tmp_path, engine="serial")
+        generate.run_shards(foreign, jobs, 1, stage="demo", key={}, root=tmp_path, engine="serial")
+
+
+def test_every_job_gets_its_own_pictures(tmp_path):
+    jobs = [{"name": "x", "pictures": ["p", "q", "r"]}, {"name": "y", "pictures": ["p", "q"]}]
+    made = generate.run_shards(named, jobs, 2, stage="demo", key={}, root=tmp_path, engine="serial")
+    assert made == [{"p": "x 0", "q": "x 0", "r": "x 2"}, {"p": "y 0", "q": "y 0"}]
 
 
 @pytest.fixture
@@ -87,11 +98,11 @@ def exported(tmp_path, made, filter_model, maker):
     for name, given in zip(names, answers, strict=True):
         assert len(given) == len(rows[name])
         for number, (row, (text, _)) in enumerate(zip(rows[name], given, strict=True)):
-            row["filter_answer"] = text
+            row["filter"] = {"independent": [text, 0.5]}
             if number % 2:
                 said = language.ask_type(scene := scenes[name], scene.objects[0], row["type"], draw)
-                row |= {"question": said.question, "answer": said.answer, "filter_answer": said.answer, "ended": True,
-                        "prob": 0.5}  # fmt: skip
+                row |= {"question": said.question, "answer": said.answer, "ended": True, "prob": 0.5,
+                        "filter": {"independent": [said.answer, 0.5]}}  # fmt: skip
     counts = Counts()
     kept = list(
         filtering.stream(rows.items(), [filtering.unique(), filtering.sanity(), filtering.consistency()], counts)

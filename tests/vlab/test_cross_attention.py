@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from mmlib.errors import UserError
+from mmlib.models.cross_attention import Attention, Layer, MultimodalEncoder, VisualTokens, sequence_mask
 from mmlib.vlab.model import BRANCHES, Arm, Vlab, blended, contrastive_loss, pair_loss, word_loss
-from mmlib.vlab.multimodal import Attention, Layer, MultimodalEncoder, VisualTokens, sequence_mask
 from tests.vlab.conftest import WIDTH
 
 PAD = 0
