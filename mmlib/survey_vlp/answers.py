@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib import store
+from mmlib.models.fusion_encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp import scenes
-from mmlib.survey_vlp.encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp.records import as_evidence
 
 LENGTH = 9  # tokens of the longest text, `<cls> red dog and ... <end>`
@@ -32,20 +32,20 @@ METRICS = {
     "captions": {"precision": ("scene", True, 0.0), "recall": ("scene", True, 0.0), "bleu4": ("scene", True, None),
                  "invented": ("scene", False, 0.0)},
 }  # fmt: skip
-HEADS = {"words": len(scenes.WORDS)}
+HEADS = {"words": scenes.SIZE}
 
 
 # ---- V6, and compression ---------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=6)
-def colour_questions(count: int, seed: int, bias: float, test: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def colour_questions(count: int, seed: int, bias: float, part: str = "train") -> tuple[Tensor, Tensor, Tensor]:
     """Colours of named things: ids, pictures, answers; a share `bias` wears the favourite colour of its name."""
     things, rng = scenes.draw(count, (2, 4), seed, distinct=True), np.random.default_rng(seed)
     drawn = np.where(rng.random((count, 4)) < bias, things[..., 0] % 6, rng.integers(6, size=(count, 4)))
     things[..., 1] = np.where(things[..., 0] >= 0, drawn, -1)
     texts, answers = scenes.questions(things, "color", seed)
-    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 12)
+    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 12)
     return torch.from_numpy(scenes.encode(texts, 3)), torch.from_numpy(pictures), torch.from_numpy(answers)
 
 
@@ -77,7 +77,7 @@ def right_answers(model: Encoder, mode: str, settings: dict[str, Any], other: bo
     """Right answers on balanced and biased held-out questions, with the true or another scene's picture."""
     found = {}
     for name, share in BIAS.items():
-        ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, True)
+        ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, "test")
         with torch.inference_mode():
             logits = answer(model, mode, ids, image.roll(1, 0) if other else image)
         found[name] = (logits.argmax(1) == right).float().tolist()
@@ -99,12 +99,12 @@ def rounded(model: Encoder, bits: int) -> Encoder:
 
 def run_modality(arm: str, mode: str, data: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train with one modality or both; the balanced model of both is also rounded, and teaches one of half depth."""
-    model = Encoder(Shape(joint=2, length=LENGTH, heads=HEADS), seed)
+    model = Encoder(Shape(scenes.SIZE, joint=2, length=LENGTH, heads=HEADS), seed)
     models = {arm: (model, learn(model, mode, data, settings, seed))}
     if arm == "both, balanced":
         models |= {f"{bits} bits": (rounded(model, bits), models[arm][1]) for bits in (8, 4, 2)}
         for name, teacher in (("half, distilled", model), ("half, labels", None)):
-            half = Encoder(Shape(joint=1, length=LENGTH, heads=HEADS), seed + 100)
+            half = Encoder(Shape(scenes.SIZE, joint=1, length=LENGTH, heads=HEADS), seed + 100)
             models[name] = half, learn(half, mode, data, settings, seed, teacher)
     found = {name: (right_answers(made, mode, settings), made, spent) for name, (made, spent) in models.items()}
     if mode == "both":
@@ -118,18 +118,18 @@ def run_modality(arm: str, mode: str, data: str, settings: dict[str, Any], seed:
 
 
 @functools.lru_cache(maxsize=6)
-def described(count: int, seed: int, test: bool = False) -> tuple[np.ndarray, Tensor, Tensor]:
+def described(count: int, seed: int, part: str = "train") -> tuple[np.ndarray, Tensor, Tensor]:
     """Scenes of two things, pictures, captions `<cls> … <end>`."""
     things = scenes.draw(count, (2, 2), seed, distinct=True)
     texts = [f"{text} <end>" for text in scenes.captions(things, seed)]
-    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 12)
+    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 12)
     return things, torch.from_numpy(pictures), torch.from_numpy(scenes.encode(texts, LENGTH))
 
 
 def captioner(arm: str, seed: int) -> Encoder:
     """PrefixLM and masked model: one single stream; encoder-decoder: a picture tower and cross-attention."""
     parts = {"image": 1, "joint": 1, "scheme": "cross"} if arm == "encoder-decoder" else {"joint": 2}
-    return Encoder(Shape(**parts, length=LENGTH, heads=HEADS), seed)
+    return Encoder(Shape(scenes.SIZE, **parts, length=LENGTH, heads=HEADS), seed)
 
 
 def caption_loss(model: Encoder, arm: str, ids: Tensor, image: Tensor, seed: int) -> Tensor:
@@ -197,7 +197,7 @@ def run_captions(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any
     started = time.process_time()
     train(model, loss, settings["caption_steps"], settings["batch"], seed)
     spent = round(time.process_time() - started, 1)
-    things, image, _ = described(settings["test_scenes"], 50_000, True)
+    things, image, _ = described(settings["test_scenes"], 50_000, "test")
     cost = {"parameters": parameters(model), "passes": settings["caption_steps"], "cpu_seconds": spent}
     return {arm: {"scores": judge(write(model, arm, image), things), "cost": cost}}
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from mmlib.models.fusion_encoder import Encoder, Shape
 from mmlib.survey_vlp import answers, records, scenes
-from mmlib.survey_vlp.encoder import Encoder, Shape
 
 SETTINGS = {"seeds": [0], "batch": 8, "scenes": 64, "test_scenes": 20, "question_steps": 2, "caption_steps": 2}
 
 
 def model() -> Encoder:
-    return Encoder(Shape(joint=2, length=answers.LENGTH, heads=answers.HEADS), 0)
+    return Encoder(Shape(scenes.SIZE, joint=2, length=answers.LENGTH, heads=answers.HEADS), 0)
 
 
 def test_a_hidden_modality_changes_nothing(root):

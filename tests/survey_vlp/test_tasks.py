@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from mmlib.models.fusion_encoder import Encoder, Shape
 from mmlib.survey_vlp import masks, questions, records, scenes, tasks
-from mmlib.survey_vlp.encoder import Encoder, Shape
 
-SETTINGS = {"seeds": [0, 1], "scenes": 64, "batch": 8, "task_steps": 3, "tune_steps": 2, "token_steps": 2,
-            "mask_steps": 2, "test_scenes": 20}  # fmt: skip
+SETTINGS = {"seeds": [0, 1], "scenes": 64, "batch": 8, "task_steps": 3, "tune_steps": 2, "match_steps": 2,
+            "token_steps": 2, "mask_steps": 2, "test_scenes": 20}  # fmt: skip
 HEADS = {"words": len(scenes.WORDS), "match": 2, "nouns": 11, "pixels": 432, "to_text": 64, "to_image": 64}
 
 
 def model() -> Encoder:
-    return Encoder(Shape(joint=2, length=questions.LENGTH, heads=HEADS), 0)
+    return Encoder(Shape(scenes.SIZE, joint=2, length=questions.LENGTH, heads=HEADS), 0)
 
 
 def loss_of(made: Encoder, task: str, ids: torch.Tensor, image: torch.Tensor, nouns: torch.Tensor) -> torch.Tensor:
@@ -69,6 +69,25 @@ def test_regions_are_cells_with_things_less_what_is_missed(root):
     assert tasks.Grid(64)(tasks.tokens("grid", data, 0)[0][:2]).shape == (2, 16, 64)
 
 
+def test_contrast_of_a_single_stream_depends_on_what_the_text_says(root):
+    """Without towers a text must pass the joint blocks: the embedding of `<cls>` alone is the same for all texts."""
+    data, made = questions.pool(64, 0), model()
+    ids, image = data["text"], questions.tiles(data)
+    with torch.inference_mode():
+        said, shown = made.vectors(*made.alone(ids, image))
+        other, _ = made.vectors(*made.alone(ids, image.flip(0)))
+        blind, _ = made.vectors(made.text(ids), made.image(image))
+    assert said.std(0).max() > 1e-3 and shown.std(0).max() > 1e-3 and blind.std(0).max() < 1e-6
+    assert torch.allclose(said, other, atol=1e-6), "a text is read without any picture"
+    optimizer = torch.optim.Adam(made.parameters(), 0.002)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = loss_of(made, "cmcl", ids, image, None)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < math.log(64) - 0.1, "vectors that are the same for all texts cannot fall below ln 64"
+
+
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
@@ -90,7 +109,7 @@ def test_words_that_are_hidden(root, mask):
 
 @pytest.mark.parametrize("mask", masks.IMAGE_MASKS)
 def test_patches_that_are_hidden(root, mask):
-    made = Encoder(Shape(joint=2, tokens=16, values=108, length=masks.PLACED), 0)
+    made = Encoder(Shape(scenes.SIZE, joint=2, tokens=16, values=108, length=masks.PLACED), 0)
     data = masks.placed(40, 0)
     hit = masks.hide_patches(made, data, mask, torch.Generator().manual_seed(0))
     assert hit.any(1).all() and not hit.all(1).any()
@@ -132,7 +151,10 @@ def test_one_short_run_of_every_kind(root):
     chosen = ["scratch", "MLM+ITM+CMCL", "region", "grid", "text, span", "picture, random"]
     runs = [tasks.run(shard) for shard in records.shards({arm: tasks.ARMS[arm] for arm in chosen}, SETTINGS)]
     assert {r["study"] for r in runs} == set(tasks.METRICS)
-    assert records.costs(runs).loc["scratch", "passes"] == 2 < records.costs(runs).loc["MLM+ITM+CMCL", "passes"]
+    assert {"r1", "statement", "color"} <= set(runs[0]["scores"]) and len(runs[0]["scores"]["r1"]) == 20
+    patches = tasks.run_tasks("MLM+ITM+MRFR, patches", ["mlm", "itm", "mrfr"], SETTINGS, 0, side=6)
+    assert "statement" not in patches["scores"] and patches["cost"]["passes"] == 7
+    assert records.costs(runs).loc["scratch", "passes"] == 4 < records.costs(runs).loc["MLM+ITM+CMCL", "passes"]
     shown = tasks.evidence(runs, "masks", SETTINGS)["metrics"]["error"]["values"]
     assert set(shown) == {"picture, random", "copied neighbours, random"} and set(shown["picture, random"]) == {
         "0",
