@@ -30,7 +30,7 @@ METRICS = {
     # Nats of the right answer on the balanced test: they tell apart two seeds that are both perfect.
     "modality": {name: ("question", True, 0.0) for name in BIAS} | {"nats": ("question", False, None)},
     "captions": {"precision": ("scene", True, 0.0), "recall": ("scene", True, 0.0), "bleu4": ("scene", True, None),
-                 "invented": ("scene", False, 0.0)},
+                 "invented": ("scene", False, 0.0), "agreement": ("scene", True, None)},
 }  # fmt: skip
 HEADS = {"words": scenes.SIZE}
 
@@ -173,7 +173,8 @@ def facts(text: str) -> set[tuple[str, str]]:
 
 
 def judge(texts: list[str], things: np.ndarray) -> dict[str, list[float]]:
-    """Against the scene itself: precision and recall of stated facts, nouns that are not there; and BLEU-4."""
+    """Against the scene itself: precision and recall of stated facts, nouns that are not there; BLEU-4, and whether it
+    orders captions as precision does."""
     from mmlib.metrics.captions import score
 
     references = list(zip(*(scenes.captions(things, seed) for seed in range(16)), strict=True))
@@ -184,7 +185,17 @@ def judge(texts: list[str], things: np.ndarray) -> dict[str, list[float]]:
         found["precision"].append(len(said & true) / len(said))
         found["recall"].append(len(said & true) / len(true))
         found["invented"].append(float(any(word in scenes.NAMES and word not in names for word in text.split())))
-    return found | {"bleu4": score(texts, [sorted(set(r)) for r in references])["bleu4"]}
+    found["bleu4"] = list(score(texts, [sorted(set(r)) for r in references])["bleu4"])
+    return found | {"agreement": agreement(found["bleu4"], found["precision"])}
+
+
+def agreement(scores: list[float], truth: list[float]) -> list[float]:
+    """Per caption, among all captions that are more or less true, the share that a score puts on the same side; equal
+    scores count half. It is 1 if no caption differs in truth."""
+    signs = [np.sign(np.subtract.outer(values, values).round(9)) for values in (scores, truth)]  # (N, N) each
+    differ = signs[1] != 0
+    same = np.where(differ, (1 + signs[0] * signs[1]) / 2, 0).sum(1)
+    return np.where(differ.any(1), same / differ.sum(1).clip(min=1), 1.0).tolist()
 
 
 def run_captions(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -213,10 +224,12 @@ def run(shard: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def evidence(results: list[dict[str, Any]], study: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Per question (V6 and compression, with chance as a constant arm) or scene (captions)."""
+    """Per question (V6 and compression) or scene (captions), with what is compared with as constant arms."""
     mine, count = [r for r in results if r["study"] == study], settings["test_scenes"]
     if study == "modality":
         chance = [1 / len(scenes.COLOURS)] * count
         mine.append({"arm": "chance", "seed": None, "scores": dict.fromkeys(BIAS, chance)})
+    else:
+        mine.append({"arm": "the same order", "seed": None, "scores": {"agreement": [1.0] * count}})
     stage = {"modality": "survey_vlp-answers", "captions": "survey_vlp-captions"}[study]
     return as_evidence(stage, mine, METRICS[study], {next(iter(METRICS[study].values()))[0]: count})

@@ -21,12 +21,14 @@ TEXT_MASKS, IMAGE_MASKS = ("random", "whole word", "span", "content"), ("random"
 
 @functools.lru_cache(maxsize=6)
 def placed(count: int, seed: int, part: str = "train") -> dict[str, Tensor]:
-    """Scenes of two things: sixteen patches, captions with places and nouns in two pieces, a visual word per patch."""
+    """Scenes of two things: sixteen patches, captions with places and nouns in two pieces; of every patch its visual
+    word, and whether it is part of a thing's cell."""
     things = scenes.draw(count, (2, 2), seed, distinct=True)
     patches = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 6)
     text = scenes.encode(scenes.captions(things, seed, places=True, pieces=True), PLACED)
     distances = (patches**2).sum(-1)[..., None] - 2 * patches @ codebook().T + (codebook() ** 2).sum(-1)
-    made = {"image": patches, "text": text, "visual": distances.argmin(-1)}
+    full = things[:, np.arange(16) // 8 * 2 + np.arange(16) % 4 // 2, 0] >= 0  # (N, 16)
+    made = {"image": patches, "text": text, "visual": distances.argmin(-1), "full": full}
     return {name: torch.from_numpy(values) for name, values in made.items()}
 
 
@@ -55,11 +57,13 @@ def hide_words(ids: Tensor, mask: str, draw: torch.Generator) -> Tensor:
 
 
 def hide_patches(model: Encoder, data: dict[str, Tensor], mask: str, draw: torch.Generator) -> Tensor:
-    """bool (B, 16), about four patches: any, those of a cell, a pivot and three it attends to, one visual word."""
+    """bool (B, 16), about four patches: any, those of a cell, a pivot and three it attends to, one visual word; for
+    tests also any four of those that show things."""
     image, count = data["image"], len(data["image"])
     pivot, none = torch.randint(16, (count, 1), generator=draw), torch.zeros(count, 16).bool()
-    if mask == "random":
-        return none.scatter(1, torch.rand(count, 16, generator=draw).topk(4).indices, True)
+    if mask in ("random", "things"):
+        chance = torch.rand(count, 16, generator=draw) + (data["full"] if mask == "things" else 0)
+        return none.scatter(1, chance.topk(4).indices, True)
     if mask == "block":
         place = torch.arange(16)
         return (place // 8 * 2 + place % 4 // 2) == (pivot // 8 * 2 + pivot % 4 // 2)
@@ -133,4 +137,7 @@ def run_masks(arm: str, mask: str, settings: dict[str, Any], seed: int) -> dict[
             cost["hidden_percent"] = 100 * hit.float().mean().item()
             true, other = (patch_error(imagined(model, said, hit, image), hit, image) for said in (ids, ids.roll(1, 0)))
             scores = {"error": true, "copy": patch_error(neighbours(image, hit), hit, image), "text_use": other - true}
+            hit = hide_patches(model, test, "things", draw)  # the same test for all
+            true, other = (patch_error(imagined(model, said, hit, image), hit, image) for said in (ids, ids.roll(1, 0)))
+            scores["thing_use"] = other - true
     return {"scores": {name: values.tolist() for name, values in scores.items()}, "cost": cost}

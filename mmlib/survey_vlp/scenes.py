@@ -27,7 +27,7 @@ SIZE = len(WORDS)
 ID = {word: number for number, word in enumerate(WORDS)}
 SIDE = 24  # pixels of a picture, cells of 12
 DIGITS = "data/digits/digits.csv.gz"  # as dvc.yaml names it
-KINDS = ("color", "count", "where")
+KINDS = ("color", "count")
 PEOPLE = {"train": (0, 1000), "validation": (1000, 1200), "test": (1200, 1797)}  # rows of the digits' table
 
 
@@ -112,7 +112,7 @@ def captions(things: np.ndarray, seed: int, *, swap: bool = False, places: bool 
 
 
 def questions(things: np.ndarray, kind: str, seed: int) -> tuple[list[str], np.ndarray]:
-    """(texts, ids of the answers' words): a question of a kind about every scene; `where` no such thing is: none."""
+    """(texts, ids of the answers' words): a question of a kind, `color` or `count`, about every scene."""
     rng, texts, answers = np.random.default_rng(seed), [], []
     for row in things:
         nouns, colours = row[row[:, 0] >= 0].T
@@ -122,10 +122,6 @@ def questions(things: np.ndarray, kind: str, seed: int) -> tuple[list[str], np.n
         if kind == "count":
             noun = rng.choice(np.unique(nouns)) if rng.random() < 0.8 else rng.integers(len(NAMES))
             text, answer = f"how_many {NAMES[noun]}", NUMBERS[(nouns == noun).sum()]
-        if kind == "where":
-            absent = NAMES[np.setdiff1d(range(len(NAMES)), nouns)[0]]
-            cell = CELLS[np.flatnonzero(row[:, 0] >= 0)[i]]
-            text, answer = (f"where {NAMES[nouns[i]]}", cell) if single else (f"where {absent}", "none")
         texts.append(text)
         answers.append(ID[answer])
     return texts, np.array(answers)

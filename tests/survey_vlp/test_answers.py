@@ -49,6 +49,18 @@ def test_captions_are_judged_by_the_scene():
     assert answers.facts("red and dog on") == {("", "red"), ("", "dog on")}, "what is no phrase is a false fact"
 
 
+def test_agreement_of_orders_by_brute_force():
+    scores, truth = [0.2, 0.9, 0.5, 0.5, 0.1], [0.0, 1.0, 0.5, 0.0, 0.5]
+    found = answers.agreement(scores, truth)
+    for i in range(5):
+        others = [j for j in range(5) if truth[j] != truth[i]]
+        above = [(scores[i] > scores[j], truth[i] > truth[j]) for j in others]
+        same = [0.5 if scores[i] == scores[j] else float(a == b) for (a, b), j in zip(above, others, strict=True)]
+        assert found[i] == pytest.approx(np.mean(same))
+    assert answers.agreement(truth, truth) == [1] * 5 and answers.agreement([-x for x in truth], truth) == [0] * 5
+    assert answers.agreement(scores, [1.0] * 5) == [1] * 5, "no caption is truer than another"
+
+
 def test_a_masked_model_writes_from_texts_like_those_it_was_trained_on(root, monkeypatch):
     """It was trained on rows of full length; a text that ends behind its one mask would be a shape it never saw."""
     seen, made = [], answers.captioner("masked", 0)

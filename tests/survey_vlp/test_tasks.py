@@ -88,6 +88,49 @@ def test_contrast_of_a_single_stream_depends_on_what_the_text_says(root):
     assert loss.item() < math.log(64) - 0.1, "vectors that are the same for all texts cannot fall below ln 64"
 
 
+def test_every_task_sees_every_scene_and_as_often_as_the_others():
+    """With a fixed order two tasks would divide the scenes: one sees even blocks, the other odd ones, for good."""
+    seen: dict[str, set[int]] = {"mlm": set(), "itm": set()}
+    turns = []
+    for step in range(32):  # four epochs of eight batches
+        task = tasks.turn(torch.arange(8) + 8 * step, ["mlm", "itm"], 64)
+        seen[task].add(step % 8)
+        turns.append(task)
+    assert seen["mlm"] == seen["itm"] == set(range(8)) and turns.count("mlm") == 16
+
+
+def test_permuted_captions_name_things_and_colors_but_not_which_belong_together(root):
+    things = questions.pool(300, 0)["things"].numpy()
+    other = tasks.permuted(things, 0)
+    full = things[..., 0] >= 0
+    assert np.array_equal(other[..., 0], things[..., 0])
+    assert np.array_equal(np.sort(other[..., 1]), np.sort(things[..., 1]))
+    assert (other[..., 1] == things[..., 1])[full].mean() == pytest.approx(1 / 3, abs=0.08), "a third by chance"
+
+
+def test_questions_about_tokens_cannot_be_answered_without_reading_them(root):
+    """Colors: three things that all differ, so that without the question one in three is right."""
+    ids, answers, image, seen = tasks.asked("region", 90, 0, 0)
+    assert ids.shape == (len(scenes.KINDS), 90, 3)
+    assert image.shape[:2] == seen.shape[:2] == answers.shape == ids.shape[:2]
+    color, count = scenes.KINDS.index("color"), scenes.KINDS.index("count")
+    assert (seen[color].sum(1) == 3).all() and set(seen[count].sum(1).tolist()) == {1, 2, 3, 4}
+    things = questions.pool(90, 0)["things"]
+    names = [scenes.NAMES.index(scenes.WORDS[i]) for i in ids[color, :, 2]]
+    assert all((row[:, 0] == name).sum() == 1 for row, name in zip(things, names, strict=True))
+
+
+def test_who_does_not_read_the_question_gains_nothing_over_another_scenes_question(root, monkeypatch):
+    ids, answers, image, _ = tasks.asked("patch", 40, 0, 0)
+
+    def deaf(model: object, ids: torch.Tensor, image: torch.Tensor, seen: object) -> torch.Tensor:
+        return torch.nn.functional.one_hot(answers[0], scenes.SIZE).float()
+
+    monkeypatch.setattr(questions, "answer", deaf)
+    scores = tasks.judge_tokens(None, "color", ids[0], answers[0], image[0], None)
+    assert np.mean(scores["color"]) == 1 and np.mean(scores["color_read"]) == 0
+
+
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +166,14 @@ def test_patches_that_are_hidden(root, mask):
             assert set(words[row].tolist()) == {int(words[places[0]])} and int(words[places[0]]) not in words[~row]
 
 
+def test_the_common_test_hides_patches_of_things(root):
+    data = masks.placed(40, 0)
+    hit = masks.hide_patches(None, data, "things", torch.Generator().manual_seed(0))
+    assert (hit.sum(1) == 4).all() and not (hit & ~data["full"]).any() and (data["full"].sum(1) == 8).all()
+    spread = data["image"].std(2)
+    assert spread[data["full"]].mean() > 3 * spread[~data["full"]].mean(), "other patches are flat ground"
+
+
 def test_copies_of_neighbours_by_brute_force():
     draw = torch.Generator().manual_seed(0)
     image, hit = torch.randn(5, 16, 3, generator=draw), torch.rand(5, 16, generator=draw) < 0.5
@@ -148,13 +199,12 @@ def test_errors_count_what_is_hidden_only():
 
 
 def test_one_short_run_of_every_kind(root):
-    chosen = ["scratch", "MLM+ITM+CMCL", "region", "grid", "text, span", "picture, random"]
+    chosen = ["scratch", tasks.LONGER, "MLM+ITM+CMCL", "region", "grid", "text, span", "picture, random"]
     runs = [tasks.run(shard) for shard in records.shards({arm: tasks.ARMS[arm] for arm in chosen}, SETTINGS)]
     assert {r["study"] for r in runs} == set(tasks.METRICS)
     assert {"r1", "statement", "color"} <= set(runs[0]["scores"]) and len(runs[0]["scores"]["r1"]) == 20
-    patches = tasks.run_tasks("MLM+ITM+MRFR, patches", ["mlm", "itm", "mrfr"], SETTINGS, 0, side=6)
-    assert "statement" not in patches["scores"] and patches["cost"]["passes"] == 7
-    assert records.costs(runs).loc["scratch", "passes"] == 4 < records.costs(runs).loc["MLM+ITM+CMCL", "passes"]
+    passes = records.costs(runs)["passes"]
+    assert passes["scratch"] == 2 < passes["MLM+ITM+CMCL"] == passes[tasks.LONGER] == 5
     shown = tasks.evidence(runs, "masks", SETTINGS)["metrics"]["error"]["values"]
     assert set(shown) == {"picture, random", "copied neighbours, random"} and set(shown["picture, random"]) == {
         "0",
