@@ -105,7 +105,7 @@ def run_tasks(arm: str, tasks: list[str], settings: dict[str, Any], seed: int, l
     the same start, of matching texts and pictures that are read apart.
 
     Args:
-        longer: no tasks, but as many passes in all, of color questions, and of matching.
+        longer: no tasks, but as many passes in all, of color questions; without matching.
         unbound: captions of `permuted` scenes.
     """
     data = questions.pool(settings["scenes"], seed + 1)
@@ -137,11 +137,13 @@ def run_tasks(arm: str, tasks: list[str], settings: dict[str, Any], seed: int, l
         train(model, pretrain, settings["task_steps"], settings["batch"], seed)
     finder, before = copy.deepcopy(model), settings["task_steps"] if tasks or longer else 0
     train(model, tune, settings["tune_steps"] + before * longer, settings["batch"], seed)
-    train(finder, match, settings["match_steps"] + before * longer, settings["batch"], seed)
     test = questions.pool(settings["test_scenes"], HELD_OUT, part="test")
     with torch.inference_mode():
         logits = questions.answer(model, test["ids"][0], questions.tiles(test))
-    scores = questions.judged(logits, test["answers"][0], "color") | found(finder, test)
+    scores = questions.judged(logits, test["answers"][0], "color")
+    if not longer:
+        train(finder, match, settings["match_steps"], settings["batch"], seed)
+        scores |= found(finder, test)
     scores |= questions.compare(functools.partial(questions.color_logits, model), settings)
     passes = before + settings["tune_steps"]
     return {"scores": scores, "cost": {"parameters": parameters(model), "passes": passes}}
