@@ -61,7 +61,6 @@ class VlpTasks:
     batch: int
     task_steps: int
     tune_steps: int
-    match_steps: int
     token_steps: int
     mask_steps: int
     test_scenes: int

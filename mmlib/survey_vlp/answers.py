@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib import store
-from mmlib.models.fusion_encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp import scenes
+from mmlib.survey_vlp.encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp.records import as_evidence
 
 LENGTH = 9  # tokens of the longest text, `<cls> red dog and ... <end>`
@@ -30,22 +30,22 @@ METRICS = {
     # Nats of the right answer on the balanced test: they tell apart two seeds that are both perfect.
     "modality": {name: ("question", True, 0.0) for name in BIAS} | {"nats": ("question", False, None)},
     "captions": {"precision": ("scene", True, 0.0), "recall": ("scene", True, 0.0), "bleu4": ("scene", True, None),
-                 "invented": ("scene", False, 0.0), "agreement": ("scene", True, None)},
+                 "invented": ("scene", False, 0.0)},
 }  # fmt: skip
-HEADS = {"words": scenes.SIZE}
+HEADS = {"words": len(scenes.WORDS)}
 
 
 # ---- V6, and compression ---------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=6)
-def colour_questions(count: int, seed: int, bias: float, part: str = "train") -> tuple[Tensor, Tensor, Tensor]:
+def colour_questions(count: int, seed: int, bias: float, test: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Colours of named things: ids, pictures, answers; a share `bias` wears the favourite colour of its name."""
     things, rng = scenes.draw(count, (2, 4), seed, distinct=True), np.random.default_rng(seed)
     drawn = np.where(rng.random((count, 4)) < bias, things[..., 0] % 6, rng.integers(6, size=(count, 4)))
     things[..., 1] = np.where(things[..., 0] >= 0, drawn, -1)
     texts, answers = scenes.questions(things, "color", seed)
-    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 12)
+    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 12)
     return torch.from_numpy(scenes.encode(texts, 3)), torch.from_numpy(pictures), torch.from_numpy(answers)
 
 
@@ -77,7 +77,7 @@ def right_answers(model: Encoder, mode: str, settings: dict[str, Any], other: bo
     """Right answers on balanced and biased held-out questions, with the true or another scene's picture."""
     found = {}
     for name, share in BIAS.items():
-        ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, "test")
+        ids, image, right = colour_questions(settings["test_scenes"], 40_000, share, True)
         with torch.inference_mode():
             logits = answer(model, mode, ids, image.roll(1, 0) if other else image)
         found[name] = (logits.argmax(1) == right).float().tolist()
@@ -99,12 +99,12 @@ def rounded(model: Encoder, bits: int) -> Encoder:
 
 def run_modality(arm: str, mode: str, data: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train with one modality or both; the balanced model of both is also rounded, and teaches one of half depth."""
-    model = Encoder(Shape(scenes.SIZE, joint=2, length=LENGTH, heads=HEADS), seed)
+    model = Encoder(Shape(joint=2, length=LENGTH, heads=HEADS), seed)
     models = {arm: (model, learn(model, mode, data, settings, seed))}
     if arm == "both, balanced":
         models |= {f"{bits} bits": (rounded(model, bits), models[arm][1]) for bits in (8, 4, 2)}
         for name, teacher in (("half, distilled", model), ("half, labels", None)):
-            half = Encoder(Shape(scenes.SIZE, joint=1, length=LENGTH, heads=HEADS), seed + 100)
+            half = Encoder(Shape(joint=1, length=LENGTH, heads=HEADS), seed + 100)
             models[name] = half, learn(half, mode, data, settings, seed, teacher)
     found = {name: (right_answers(made, mode, settings), made, spent) for name, (made, spent) in models.items()}
     if mode == "both":
@@ -118,18 +118,18 @@ def run_modality(arm: str, mode: str, data: str, settings: dict[str, Any], seed:
 
 
 @functools.lru_cache(maxsize=6)
-def described(count: int, seed: int, part: str = "train") -> tuple[np.ndarray, Tensor, Tensor]:
+def described(count: int, seed: int, test: bool = False) -> tuple[np.ndarray, Tensor, Tensor]:
     """Scenes of two things, pictures, captions `<cls> … <end>`."""
     things = scenes.draw(count, (2, 2), seed, distinct=True)
     texts = [f"{text} <end>" for text in scenes.captions(things, seed)]
-    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 12)
+    pictures = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 12)
     return things, torch.from_numpy(pictures), torch.from_numpy(scenes.encode(texts, LENGTH))
 
 
 def captioner(arm: str, seed: int) -> Encoder:
     """PrefixLM and masked model: one single stream; encoder-decoder: a picture tower and cross-attention."""
     parts = {"image": 1, "joint": 1, "scheme": "cross"} if arm == "encoder-decoder" else {"joint": 2}
-    return Encoder(Shape(scenes.SIZE, **parts, length=LENGTH, heads=HEADS), seed)
+    return Encoder(Shape(**parts, length=LENGTH, heads=HEADS), seed)
 
 
 def caption_loss(model: Encoder, arm: str, ids: Tensor, image: Tensor, seed: int) -> Tensor:
@@ -173,8 +173,7 @@ def facts(text: str) -> set[tuple[str, str]]:
 
 
 def judge(texts: list[str], things: np.ndarray) -> dict[str, list[float]]:
-    """Against the scene itself: precision and recall of stated facts, nouns that are not there; BLEU-4, and whether it
-    orders captions as precision does."""
+    """Against the scene itself: precision and recall of stated facts, nouns that are not there; and BLEU-4."""
     from mmlib.metrics.captions import score
 
     references = list(zip(*(scenes.captions(things, seed) for seed in range(16)), strict=True))
@@ -185,17 +184,7 @@ def judge(texts: list[str], things: np.ndarray) -> dict[str, list[float]]:
         found["precision"].append(len(said & true) / len(said))
         found["recall"].append(len(said & true) / len(true))
         found["invented"].append(float(any(word in scenes.NAMES and word not in names for word in text.split())))
-    found["bleu4"] = list(score(texts, [sorted(set(r)) for r in references])["bleu4"])
-    return found | {"agreement": agreement(found["bleu4"], found["precision"])}
-
-
-def agreement(scores: list[float], truth: list[float]) -> list[float]:
-    """Per caption, among all captions that are more or less true, the share that a score puts on the same side; equal
-    scores count half. It is 1 if no caption differs in truth."""
-    signs = [np.sign(np.subtract.outer(values, values).round(9)) for values in (scores, truth)]  # (N, N) each
-    differ = signs[1] != 0
-    same = np.where(differ, (1 + signs[0] * signs[1]) / 2, 0).sum(1)
-    return np.where(differ.any(1), same / differ.sum(1).clip(min=1), 1.0).tolist()
+    return found | {"bleu4": score(texts, [sorted(set(r)) for r in references])["bleu4"]}
 
 
 def run_captions(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -208,7 +197,7 @@ def run_captions(arm: str, settings: dict[str, Any], seed: int) -> dict[str, Any
     started = time.process_time()
     train(model, loss, settings["caption_steps"], settings["batch"], seed)
     spent = round(time.process_time() - started, 1)
-    things, image, _ = described(settings["test_scenes"], 50_000, "test")
+    things, image, _ = described(settings["test_scenes"], 50_000, True)
     cost = {"parameters": parameters(model), "passes": settings["caption_steps"], "cpu_seconds": spent}
     return {arm: {"scores": judge(write(model, arm, image), things), "cost": cost}}
 
@@ -224,12 +213,10 @@ def run(shard: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def evidence(results: list[dict[str, Any]], study: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Per question (V6 and compression) or scene (captions), with what is compared with as constant arms."""
+    """Per question (V6 and compression, with chance as a constant arm) or scene (captions)."""
     mine, count = [r for r in results if r["study"] == study], settings["test_scenes"]
     if study == "modality":
         chance = [1 / len(scenes.COLOURS)] * count
         mine.append({"arm": "chance", "seed": None, "scores": dict.fromkeys(BIAS, chance)})
-    else:
-        mine.append({"arm": "the same order", "seed": None, "scores": {"agreement": [1.0] * count}})
     stage = {"modality": "survey_vlp-answers", "captions": "survey_vlp-captions"}[study]
     return as_evidence(stage, mine, METRICS[study], {next(iter(METRICS[study].values()))[0]: count})

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmlib import store
-from mmlib.models.fusion_encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp import scenes
+from mmlib.survey_vlp.encoder import Encoder, Shape, parameters, train
 from mmlib.survey_vlp.questions import HELD_OUT
 
 PLACED = 22  # tokens of a caption with places, nouns in two pieces
@@ -20,15 +20,13 @@ TEXT_MASKS, IMAGE_MASKS = ("random", "whole word", "span", "content"), ("random"
 
 
 @functools.lru_cache(maxsize=6)
-def placed(count: int, seed: int, part: str = "train") -> dict[str, Tensor]:
-    """Scenes of two things: sixteen patches, captions with places and nouns in two pieces; of every patch its visual
-    word, and whether it is part of a thing's cell."""
+def placed(count: int, seed: int, test: bool = False) -> dict[str, Tensor]:
+    """Scenes of two things: sixteen patches, captions with places and nouns in two pieces, a visual word per patch."""
     things = scenes.draw(count, (2, 2), seed, distinct=True)
-    patches = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, part=part), 6)
+    patches = scenes.tiles(scenes.render(things, store.project_root() / "data", seed, test=test), 6)
     text = scenes.encode(scenes.captions(things, seed, places=True, pieces=True), PLACED)
     distances = (patches**2).sum(-1)[..., None] - 2 * patches @ codebook().T + (codebook() ** 2).sum(-1)
-    full = things[:, np.arange(16) // 8 * 2 + np.arange(16) % 4 // 2, 0] >= 0  # (N, 16)
-    made = {"image": patches, "text": text, "visual": distances.argmin(-1), "full": full}
+    made = {"image": patches, "text": text, "visual": distances.argmin(-1)}
     return {name: torch.from_numpy(values) for name, values in made.items()}
 
 
@@ -57,13 +55,11 @@ def hide_words(ids: Tensor, mask: str, draw: torch.Generator) -> Tensor:
 
 
 def hide_patches(model: Encoder, data: dict[str, Tensor], mask: str, draw: torch.Generator) -> Tensor:
-    """bool (B, 16), about four patches: any, those of a cell, a pivot and three it attends to, one visual word; for
-    tests also any four of those that show things."""
+    """bool (B, 16), about four patches: any, those of a cell, a pivot and three it attends to, one visual word."""
     image, count = data["image"], len(data["image"])
     pivot, none = torch.randint(16, (count, 1), generator=draw), torch.zeros(count, 16).bool()
-    if mask in ("random", "things"):
-        chance = torch.rand(count, 16, generator=draw) + (data["full"] if mask == "things" else 0)
-        return none.scatter(1, chance.topk(4).indices, True)
+    if mask == "random":
+        return none.scatter(1, torch.rand(count, 16, generator=draw).topk(4).indices, True)
     if mask == "block":
         place = torch.arange(16)
         return (place // 8 * 2 + place % 4 // 2) == (pivot // 8 * 2 + pivot % 4 // 2)
@@ -107,9 +103,7 @@ def imagined(model: Encoder, ids: Tensor, hit: Tensor, image: Tensor) -> Tensor:
 def run_masks(arm: str, mask: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Train under one mask; how much the loss rises when the other modality belongs to another scene."""
     textual, data = arm.startswith("text"), placed(settings["scenes"], seed + 1)
-    shape = Shape(
-        scenes.SIZE, joint=2, tokens=16, values=108, length=PLACED, heads={"words": scenes.SIZE, "pixels": 108}
-    )
+    shape = Shape(joint=2, tokens=16, values=108, length=PLACED, heads={"words": len(scenes.WORDS), "pixels": 108})
     model, draw = Encoder(shape, seed), torch.Generator().manual_seed(seed)
 
     def loss(items: Tensor) -> Tensor:
@@ -121,23 +115,16 @@ def run_masks(arm: str, mask: str, settings: dict[str, Any], seed: int) -> dict[
         return patch_error(imagined(model, ids, hit, image), hit, image).mean()
 
     train(model, loss, settings["mask_steps"], settings["batch"], seed)
-    test, draw = placed(settings["test_scenes"], HELD_OUT, "test"), torch.Generator().manual_seed(1)
-    ids, image, cost = test["text"], test["image"], {"parameters": parameters(model), "passes": settings["mask_steps"]}
+    test, draw = placed(settings["test_scenes"], HELD_OUT, True), torch.Generator().manual_seed(1)
+    ids, image = test["text"], test["image"]
     with torch.inference_mode():
         if textual:
             hit = hide_words(ids, mask, draw)
-            cost["hidden_percent"] = 100 * hit.float().mean().item()
             true, other = (word_nats(model, ids, hit, shown) for shown in (image, image.roll(1, 0)))
             scores = {"loss": true, "use": other - true}
-            hit = hide_words(ids, "content", draw)  # the same test for all
-            true, other = (word_nats(model, ids, hit, shown) for shown in (image, image.roll(1, 0)))
-            scores["content_use"] = other - true
         else:
             hit = hide_patches(model, test, mask, draw)
-            cost["hidden_percent"] = 100 * hit.float().mean().item()
             true, other = (patch_error(imagined(model, said, hit, image), hit, image) for said in (ids, ids.roll(1, 0)))
             scores = {"error": true, "copy": patch_error(neighbours(image, hit), hit, image), "text_use": other - true}
-            hit = hide_patches(model, test, "things", draw)  # the same test for all
-            true, other = (patch_error(imagined(model, said, hit, image), hit, image) for said in (ids, ids.roll(1, 0)))
-            scores["thing_use"] = other - true
+    cost = {"parameters": parameters(model), "hidden_percent": 100 * hit.float().mean().item()}
     return {"scores": {name: values.tolist() for name, values in scores.items()}, "cost": cost}

@@ -23,12 +23,10 @@ PAD, CLS, MASK, END = range(4)
 PIECES = tuple(f"##{name}" for name in NAMES)  # a noun may be written as two tokens, as subword vocabularies do
 WORDS = ("<pad>", "<cls>", "<mask>", "<end>", *COLOURS, *NAMES, *CELLS, *NUMBERS, "none", "one_of", "both", *PIECES,
          "a", "and", "on", "in", "the", "how_many", "what_color", "where", "is_there", "yes", "no")  # fmt: skip
-SIZE = len(WORDS)
 ID = {word: number for number, word in enumerate(WORDS)}
 SIDE = 24  # pixels of a picture, cells of 12
 DIGITS = "data/digits/digits.csv.gz"  # as dvc.yaml names it
 KINDS = ("color", "count")
-PEOPLE = {"train": (0, 1000), "validation": (1000, 1200), "test": (1200, 1797)}  # rows of the digits' table
 
 
 def draw(count: int, objects: tuple[int, int], seed: int, *, distinct: bool = False) -> np.ndarray:
@@ -55,8 +53,8 @@ def _digits(data: Path) -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1].reshape(-1, 8, 8) / 16, table[:, -1].astype(int)
 
 
-def render(things: np.ndarray, data: Path, seed: int, *, world: str = "emoji", part: str = "train") -> np.ndarray:
-    """float32 (N, 24, 24, 3) in -1 … 1; `part` (a key of `PEOPLE`) says whose handwriting the digits are."""
+def render(things: np.ndarray, data: Path, seed: int, *, world: str = "emoji", test: bool = False) -> np.ndarray:
+    """float32 (N, 24, 24, 3) in -1 … 1; digits of tests are other people's than those of training."""
     rng = np.random.default_rng(seed)
     if world == "emoji":
         shifts, grounds = rng.integers(-1, 2, (*things.shape[:2], 2)), rng.integers(len(FLAT), size=len(things))
@@ -68,9 +66,8 @@ def render(things: np.ndarray, data: Path, seed: int, *, world: str = "emoji", p
         large = _renderer(data).render_all(scenes)[:, : 2 * SIDE, : 2 * SIDE].astype(np.float32)
         return large.reshape(len(things), SIDE, 2, SIDE, 2, 3).mean((2, 4)) / 127.5 - 1
     images, labels = _digits(data)
-    first, last = PEOPLE[part]
-    pools = [first + np.flatnonzero(labels[first:last] == digit) for digit in range(10)]
-    ink = np.array(list(INKS.values())) / 255
+    known = np.arange(len(labels)) >= 1200 if test else np.arange(len(labels)) < 1200
+    pools, ink = [np.flatnonzero(known & (labels == digit)) for digit in range(10)], np.array(list(INKS.values())) / 255
     canvas = np.zeros((len(things), SIDE, SIDE, 3), np.float32)
     for number, cell in np.argwhere(things[..., 0] >= 0):
         noun, colour = things[number, cell]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmlib.models.fusion_encoder import Encoder, Shape
 from mmlib.survey_vlp import answers, records, scenes
+from mmlib.survey_vlp.encoder import Encoder, Shape
 
 SETTINGS = {"seeds": [0], "batch": 8, "scenes": 64, "test_scenes": 20, "question_steps": 2, "caption_steps": 2}
 
 
 def model() -> Encoder:
-    return Encoder(Shape(scenes.SIZE, joint=2, length=answers.LENGTH, heads=answers.HEADS), 0)
+    return Encoder(Shape(joint=2, length=answers.LENGTH, heads=answers.HEADS), 0)
 
 
 def test_a_hidden_modality_changes_nothing(root):
@@ -47,18 +47,6 @@ def test_captions_are_judged_by_the_scene():
     invented = answers.judge([f"red {name}" for name in absent], things)
     assert np.mean(invented["invented"]) == 1 and np.mean(invented["precision"]) == 0
     assert answers.facts("red and dog on") == {("", "red"), ("", "dog on")}, "what is no phrase is a false fact"
-
-
-def test_agreement_of_orders_by_brute_force():
-    scores, truth = [0.2, 0.9, 0.5, 0.5, 0.1], [0.0, 1.0, 0.5, 0.0, 0.5]
-    found = answers.agreement(scores, truth)
-    for i in range(5):
-        others = [j for j in range(5) if truth[j] != truth[i]]
-        above = [(scores[i] > scores[j], truth[i] > truth[j]) for j in others]
-        same = [0.5 if scores[i] == scores[j] else float(a == b) for (a, b), j in zip(above, others, strict=True)]
-        assert found[i] == pytest.approx(np.mean(same))
-    assert answers.agreement(truth, truth) == [1] * 5 and answers.agreement([-x for x in truth], truth) == [0] * 5
-    assert answers.agreement(scores, [1.0] * 5) == [1] * 5, "no caption is truer than another"
 
 
 def test_a_masked_model_writes_from_texts_like_those_it_was_trained_on(root, monkeypatch):

@@ -54,8 +54,8 @@ def test_who_binds_finds_the_version_and_who_knows_colors_only_finds_the_scene(r
     data = questions.pool(30, 6, versions=3)
 
     def oracle(model: object, ids: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        logits = torch.zeros(len(ids), questions.HUES)
-        for row, (noun, number) in enumerate(zip(ids[:, 2] - questions.NOUN, image[:, 0], strict=True)):
+        logits = torch.zeros(len(ids), fusion.HUES)
+        for row, (noun, number) in enumerate(zip(ids[:, 2] - fusion.NOUN, image[:, 0], strict=True)):
             for thing, color in data["things"][int(number)]:
                 if thing >= 0 and (thing == noun or not binds):
                     logits[row, color] = 20
@@ -69,14 +69,6 @@ def test_who_binds_finds_the_version_and_who_knows_colors_only_finds_the_scene(r
     assert right > 0.9 if binds else right < 0.4
 
 
-def test_a_caption_of_the_pool_is_true_of_one_picture_only(root):
-    things = questions.pool(240, 6, versions=3)["things"]
-    facts = [frozenset(map(tuple, row[row[:, 0] >= 0].tolist())) for row in things]
-    assert len(set(facts)) == len(facts) == 240
-    drawn = scenes.draw(600, (3, 3), 6, distinct=True)
-    assert len(questions.unlike(drawn)) < 600, "by chance some scenes are alike"
-
-
 def test_shortlists_by_brute_force():
     draw = torch.Generator().manual_seed(0)
     quick, slow = torch.randn(12, 12, generator=draw), torch.randn(12, 12, generator=draw)
@@ -87,30 +79,21 @@ def test_shortlists_by_brute_force():
             best = sorted(range(12), key=lambda i: -quick[query, i])[:k]
             assert part["cap"][query] == (query in best)
             assert part["rerank"][query] == (max(best, key=lambda i: slow[query, i]) == query)
-            nats = torch.tensor([slow[query, i] for i in best]).log_softmax(0)
-            expected = -nats[best.index(query)].item() if query in best else np.log(12)
-            assert part["nats"][query] == pytest.approx(expected, abs=1e-5)
     assert np.mean(fusion.shortlists(quick, torch.eye(12))[3]["rerank"]) == np.mean(found[3]["cap"])
 
 
-def test_every_architecture_takes_the_rate_that_is_best_in_its_world():
-    best = {"emoji": (0.5, 1.0, 2.0, 1.0), "digits": (2.0, 0.5, 1.0, 0.5)}
+def test_every_architecture_takes_its_own_best_rate():
     tuned = [
-        {"arm": arm, "world": world, "rate": rate, "nats": abs(rate - wanted)}
-        for world, rates in best.items() for arm, wanted in zip(fusion.ARCHITECTURES, rates, strict=True)
-        for rate in (0.5, 1.0, 2.0)
+        {"arm": arm, "rate": rate, "nats": abs(rate - best)}
+        for arm, best in zip(fusion.ARCHITECTURES, (0.5, 1.0, 2.0, 1.0), strict=True) for rate in (0.5, 1.0, 2.0)
     ]  # fmt: skip
     plans = fusion.arms(tuned)
-    for world, rates in best.items():
-        assert tuple(plans[f"{arm}, {world}"]["rate"] for arm in fusion.ARCHITECTURES) == rates
+    assert [plans[f"{arm}, digits"]["rate"] for arm in fusion.ARCHITECTURES] == [0.5, 1.0, 2.0, 1.0]
     assert plans["dual encoder, emoji, 3 x steps"]["rate"] == 2.0
 
 
 def test_validation_shares_no_scene_with_the_test(root):
-    drawn = [
-        questions.pool(60, seed, part="test")["things"].flatten(1)
-        for seed in (questions.VALIDATION, questions.HELD_OUT)
-    ]
+    drawn = [questions.pool(60, seed, test=True)["things"].flatten(1) for seed in (fusion.VALIDATION, fusion.HELD_OUT)]
     assert not {tuple(row) for row in drawn[0].tolist()} & {tuple(row) for row in drawn[1].tolist()}
 
 
@@ -124,10 +107,9 @@ def test_evidence_of_short_runs_and_a_lost_unit(root):
         f"k={k}, emoji" for k in (1, 2, 3, 6, 12)
     }
     spent = records.costs(runs)
-    assert {"r1", "statement", "color"} <= set(made["metrics"]) and len(made["units"]["statement"]) == 20
     assert spent.loc["hybrid, emoji", "joint_passes_a_query"] == 36
     assert spent.loc["dual encoder, emoji", "joint_passes_a_query"] == 0
-    assert (spent["seconds_per_1000_queries"] > 0).all() and runs[1]["rerank"] == {}
+    assert (spent["ms_a_query"] > 0).all() and runs[1]["rerank"] == {}
     runs[0]["scores"]["things"].pop()
     with pytest.raises(UserError, match="values for 12 units"):
         fusion.evidence(runs, SETTINGS)

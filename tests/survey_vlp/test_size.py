@@ -9,7 +9,7 @@ import mmlib.survey_vlp
 from tests.code_lines import code_lines
 
 FOLDER = Path(mmlib.survey_vlp.__file__).parent
-SHARED = {"resources", "scenes", "questions", "records"}
+SHARED = {"resources", "scenes", "questions", "encoder", "records"}
 EXPERIMENTS = {"towers": 2, "fusion": 2, "tasks": 2, "masks": 1, "answers": 2}  # how many of V1 to V9 each holds
 
 

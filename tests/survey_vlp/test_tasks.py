@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from mmlib.models.fusion_encoder import Encoder, Shape
 from mmlib.survey_vlp import masks, questions, records, scenes, tasks
+from mmlib.survey_vlp.encoder import Encoder, Shape
 
-SETTINGS = {"seeds": [0, 1], "scenes": 64, "batch": 8, "task_steps": 3, "tune_steps": 2, "match_steps": 2,
-            "token_steps": 2, "mask_steps": 2, "test_scenes": 20}  # fmt: skip
+SETTINGS = {"seeds": [0, 1], "scenes": 64, "batch": 8, "task_steps": 3, "tune_steps": 2, "token_steps": 2,
+            "mask_steps": 2, "test_scenes": 20}  # fmt: skip
 HEADS = {"words": len(scenes.WORDS), "match": 2, "nouns": 11, "pixels": 432, "to_text": 64, "to_image": 64}
 
 
 def model() -> Encoder:
-    return Encoder(Shape(scenes.SIZE, joint=2, length=questions.LENGTH, heads=HEADS), 0)
+    return Encoder(Shape(joint=2, length=questions.LENGTH, heads=HEADS), 0)
 
 
 def loss_of(made: Encoder, task: str, ids: torch.Tensor, image: torch.Tensor, nouns: torch.Tensor) -> torch.Tensor:
@@ -69,68 +69,6 @@ def test_regions_are_cells_with_things_less_what_is_missed(root):
     assert tasks.Grid(64)(tasks.tokens("grid", data, 0)[0][:2]).shape == (2, 16, 64)
 
 
-def test_contrast_of_a_single_stream_depends_on_what_the_text_says(root):
-    """Without towers a text must pass the joint blocks: the embedding of `<cls>` alone is the same for all texts."""
-    data, made = questions.pool(64, 0), model()
-    ids, image = data["text"], questions.tiles(data)
-    with torch.inference_mode():
-        said, shown = made.vectors(*made.alone(ids, image))
-        other, _ = made.vectors(*made.alone(ids, image.flip(0)))
-        blind, _ = made.vectors(made.text(ids), made.image(image))
-    assert said.std(0).max() > 1e-3 and shown.std(0).max() > 1e-3 and blind.std(0).max() < 1e-6
-    assert torch.allclose(said, other, atol=1e-6), "a text is read without any picture"
-    optimizer = torch.optim.Adam(made.parameters(), 0.002)
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = loss_of(made, "cmcl", ids, image, None)
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < math.log(64) - 0.1, "vectors that are the same for all texts cannot fall below ln 64"
-
-
-def test_every_task_sees_every_scene_and_as_often_as_the_others():
-    """With a fixed order two tasks would divide the scenes: one sees even blocks, the other odd ones, for good."""
-    seen: dict[str, set[int]] = {"mlm": set(), "itm": set()}
-    turns = []
-    for step in range(32):  # four epochs of eight batches
-        task = tasks.turn(torch.arange(8) + 8 * step, ["mlm", "itm"], 64)
-        seen[task].add(step % 8)
-        turns.append(task)
-    assert seen["mlm"] == seen["itm"] == set(range(8)) and turns.count("mlm") == 16
-
-
-def test_permuted_captions_name_things_and_colors_but_not_which_belong_together(root):
-    things = questions.pool(300, 0)["things"].numpy()
-    other = tasks.permuted(things, 0)
-    full = things[..., 0] >= 0
-    assert np.array_equal(other[..., 0], things[..., 0])
-    assert np.array_equal(np.sort(other[..., 1]), np.sort(things[..., 1]))
-    assert (other[..., 1] == things[..., 1])[full].mean() == pytest.approx(1 / 3, abs=0.08), "a third by chance"
-
-
-def test_questions_about_tokens_cannot_be_answered_without_reading_them(root):
-    """Colors: three things that all differ, so that without the question one in three is right."""
-    ids, answers, image, seen = tasks.asked("region", 90, 0, 0)
-    assert ids.shape == (len(scenes.KINDS), 90, 3)
-    assert image.shape[:2] == seen.shape[:2] == answers.shape == ids.shape[:2]
-    color, count = scenes.KINDS.index("color"), scenes.KINDS.index("count")
-    assert (seen[color].sum(1) == 3).all() and set(seen[count].sum(1).tolist()) == {1, 2, 3, 4}
-    things = questions.pool(90, 0)["things"]
-    names = [scenes.NAMES.index(scenes.WORDS[i]) for i in ids[color, :, 2]]
-    assert all((row[:, 0] == name).sum() == 1 for row, name in zip(things, names, strict=True))
-
-
-def test_who_does_not_read_the_question_gains_nothing_over_another_scenes_question(root, monkeypatch):
-    ids, answers, image, _ = tasks.asked("patch", 40, 0, 0)
-
-    def deaf(model: object, ids: torch.Tensor, image: torch.Tensor, seen: object) -> torch.Tensor:
-        return torch.nn.functional.one_hot(answers[0], scenes.SIZE).float()
-
-    monkeypatch.setattr(questions, "answer", deaf)
-    scores = tasks.judge_tokens(None, "color", ids[0], answers[0], image[0], None)
-    assert np.mean(scores["color"]) == 1 and np.mean(scores["color_read"]) == 0
-
-
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
@@ -152,7 +90,7 @@ def test_words_that_are_hidden(root, mask):
 
 @pytest.mark.parametrize("mask", masks.IMAGE_MASKS)
 def test_patches_that_are_hidden(root, mask):
-    made = Encoder(Shape(scenes.SIZE, joint=2, tokens=16, values=108, length=masks.PLACED), 0)
+    made = Encoder(Shape(joint=2, tokens=16, values=108, length=masks.PLACED), 0)
     data = masks.placed(40, 0)
     hit = masks.hide_patches(made, data, mask, torch.Generator().manual_seed(0))
     assert hit.any(1).all() and not hit.all(1).any()
@@ -164,14 +102,6 @@ def test_patches_that_are_hidden(root, mask):
             assert {(int(p) // 8, int(p) % 4 // 2) for p in places} == {(int(places[0]) // 8, int(places[0]) % 4 // 2)}
         if mask == "same word":
             assert set(words[row].tolist()) == {int(words[places[0]])} and int(words[places[0]]) not in words[~row]
-
-
-def test_the_common_test_hides_patches_of_things(root):
-    data = masks.placed(40, 0)
-    hit = masks.hide_patches(None, data, "things", torch.Generator().manual_seed(0))
-    assert (hit.sum(1) == 4).all() and not (hit & ~data["full"]).any() and (data["full"].sum(1) == 8).all()
-    spread = data["image"].std(2)
-    assert spread[data["full"]].mean() > 3 * spread[~data["full"]].mean(), "other patches are flat ground"
 
 
 def test_copies_of_neighbours_by_brute_force():
@@ -199,12 +129,10 @@ def test_errors_count_what_is_hidden_only():
 
 
 def test_one_short_run_of_every_kind(root):
-    chosen = ["scratch", tasks.LONGER, "MLM+ITM+CMCL", "region", "grid", "text, span", "picture, random"]
+    chosen = ["scratch", "MLM+ITM+CMCL", "region", "grid", "text, span", "picture, random"]
     runs = [tasks.run(shard) for shard in records.shards({arm: tasks.ARMS[arm] for arm in chosen}, SETTINGS)]
     assert {r["study"] for r in runs} == set(tasks.METRICS)
-    assert {"r1", "statement", "color"} <= set(runs[0]["scores"]) and len(runs[0]["scores"]["r1"]) == 20
-    passes = records.costs(runs)["passes"]
-    assert passes["scratch"] == 2 < passes["MLM+ITM+CMCL"] == passes[tasks.LONGER] == 5
+    assert records.costs(runs).loc["scratch", "passes"] == 2 < records.costs(runs).loc["MLM+ITM+CMCL", "passes"]
     shown = tasks.evidence(runs, "masks", SETTINGS)["metrics"]["error"]["values"]
     assert set(shown) == {"picture, random", "copied neighbours, random"} and set(shown["picture, random"]) == {
         "0",

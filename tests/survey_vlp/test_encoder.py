@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mmlib.metrics.retrieval import recall_at
-from mmlib.models.fusion_encoder import Encoder, Shape, contrast
+from mmlib.survey_vlp.encoder import Encoder, Shape, contrast
 
 SCHEMES = {
-    "single": Shape(30, joint=2), "dual": Shape(30, width=48, joint=2, scheme="dual"),
-    "cross": Shape(30, joint=2, image=1, scheme="cross"), "towers": Shape(30, text=1, image=1),
+    "single": Shape(joint=2), "dual": Shape(width=48, joint=2, scheme="dual"),
+    "cross": Shape(joint=2, image=1, scheme="cross"), "towers": Shape(text=1, image=1),
 }  # fmt: skip
 
 
@@ -79,27 +79,6 @@ def test_causal_text_sees_the_picture_and_no_later_word(name):
     assert (base[:, :5] - changed[:, :5]).abs().max() < 1e-5 < (base[:, 5:] - changed[:, 5:]).abs().max()
     assert (base[:, 0] - seen[:, 0]).abs().max() > 1e-4
     assert name == "cross" or (open_base[:, 0] - open_changed[:, 0]).abs().max() > 1e-4
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_texts_and_pictures_read_alone_do_not_see_each_other(name):
-    shape = SCHEMES[name]
-    model = Encoder(Shape(**{**vars(shape), "heads": {"to_text": shape.width, "to_image": shape.width}}), 0)
-    (ids, image), (other_ids, other_image) = batch(), batch(1)
-    ids[:, 0] = other_ids[:, 0] = 1  # `<cls>`
-    with torch.inference_mode():
-        said, shown = model.vectors(*model.alone(ids, image))
-        same_said, _ = model.vectors(*model.alone(ids, other_image))
-        _, same_shown = model.vectors(*model.alone(other_ids, image))
-    assert torch.allclose(said, same_said, atol=1e-5) and torch.allclose(shown, same_shown, atol=1e-5)
-    assert (said[0] - said[1]).abs().max() > 1e-3 and (shown[0] - shown[1]).abs().max() > 1e-3
-
-
-def test_the_learned_scale_is_clipped():
-    model = Encoder(SCHEMES["towers"], 0)
-    assert model.scale().item() == pytest.approx(math.exp(2), rel=1e-5)
-    model.logit_scale.data.fill_(9.0)
-    assert model.scale().item() == 100
 
 
 def test_unseen_regions_and_padding_change_nothing():

@@ -1,4 +1,4 @@
-"""One configurable encoder of texts and pictures: towers, single stream, dual stream, and mixtures.
+"""One configurable encoder for the survey's taxonomy (section 3): towers, single stream, dual stream, and mixtures.
 
 Single stream: self-attention over the concatenation. Dual stream: self- and cross-attention in either stream (ViLBERT,
 LXMERT). `cross`: only the text attends to the picture (ALBEF, decoders). A dual encoder has towers and nothing else.
@@ -13,19 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PAD = 0  # id that fills texts up and is never attended
-SHARPEST = 100.0  # CLIP's clip of the learned scale, so that no temperature falls below 0.01 (Radford et al. 2021)
+from mmlib.survey_vlp.scenes import PAD, WORDS
+
+IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths and layers of a model.
+    """Widths and layers; `heads` are output layers by name and size, `tokens` and `values` those of a picture."""
 
-    `words` and `length` are those of a text, `tokens` and `values` those of a picture; `heads` are output layers by
-    name and size; `places` is the spread of initial position embeddings of pictures.
-    """
-
-    words: int
     width: int = 64
     text: int = 0
     image: int = 0
@@ -35,7 +31,6 @@ class Shape:
     values: int = 432
     length: int = 18
     positions: bool = True
-    places: float = 0.1
     heads: dict[str, int] = field(default_factory=dict)
 
 
@@ -79,7 +74,7 @@ class Encoder(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         d, self.shape = shape.width, shape
-        self.embed_words, self.embed_text_places = nn.Embedding(shape.words, d), nn.Embedding(shape.length, d)
+        self.embed_words, self.embed_text_places = nn.Embedding(len(WORDS), d), nn.Embedding(shape.length, d)
         self.embed_pixels, self.embed_image_places = pixels or nn.Linear(shape.values, d), nn.Embedding(shape.tokens, d)
         self.embed_masked = nn.Parameter(0.02 * torch.randn(shape.values))
         self.text_blocks = nn.ModuleList(Block(d) for _ in range(shape.text))
@@ -89,12 +84,8 @@ class Encoder(nn.Module):
         self.norm, self.image_norm = nn.LayerNorm(d), nn.LayerNorm(d)
         self.lm_heads = nn.ModuleDict({name: nn.Linear(d, size) for name, size in shape.heads.items()})
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
-        for weight, std in (
-            (self.embed_words, 0.1),
-            (self.embed_text_places, 0.1),
-            (self.embed_image_places, shape.places),
-        ):
-            nn.init.normal_(weight.weight, std=std)
+        for weight in (self.embed_words, self.embed_text_places, self.embed_image_places):
+            nn.init.normal_(weight.weight, std=0.1)
 
     def text(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids (B, T) -> hidden (B, T, d), mask (B, 1, 1, T)."""
@@ -139,20 +130,6 @@ class Encoder(nn.Module):
     def head(self, name: str, hidden: Tensor) -> Tensor:
         """Outputs of a named head."""
         return self.lm_heads[name](hidden)
-
-    def alone(self, ids: Tensor, tokens: Tensor) -> tuple[tuple, tuple]:
-        """What `vectors` pools: towers; without towers the joint blocks, which read a text and a picture one by one."""
-        text, image = self.text(ids), self.image(tokens)
-        if self.shape.text and self.shape.image:
-            return text, image
-        unseen = image[0], torch.zeros_like(image[1])
-        said, _ = self.fuse(text, unseen)
-        _, shown = self.fuse((text[0][:, :1], text[1][..., :1]), image)  # `<cls>` is the same for all
-        return (said, text[1]), (shown, image[1])
-
-    def scale(self) -> Tensor:
-        """Inverse temperature of the contrast: learned, clipped."""
-        return self.logit_scale.exp().clamp(max=SHARPEST)
 
     def vectors(self, text: tuple, image: tuple, unit: bool = True) -> tuple[Tensor, Tensor]:
         """Vectors (B, d) of towers, of length 1 if `unit`: `<cls>` for texts, the mean of what is seen for pictures."""
