@@ -44,7 +44,7 @@ def test_who_does_not_read_the_question_gains_nothing_over_another_scenes_questi
     assert np.mean(scores["color"]) == 1 and np.mean(scores["color_read"]) == 0
 
 
-def test_without_steps_a_control_scores_as_the_first_run_does(root):
+def test_equally_many_steps_of_questions_score_as_the_first_run_does(root):
     """Weights, scenes and questions are those of `tasks.run_tasks`: else the two could not be compared in pairs."""
     same = SETTINGS | {"task_steps": 1, "tune_steps": 2}
     stored = tasks.run_tasks("scratch", [], same | {"tune_steps": 3}, 0)["scores"]
