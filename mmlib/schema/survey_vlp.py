@@ -67,6 +67,19 @@ class VlpTasks:
 
 
 @dataclass(frozen=True)
+class VlpControls:
+    """Stage `survey_vlp-controls`: controls of V3, and V4 once more."""
+
+    seeds: list[int]
+    scenes: int
+    batch: int
+    task_steps: int
+    tune_steps: int
+    reading_steps: int
+    test_scenes: int
+
+
+@dataclass(frozen=True)
 class SurveyVlp:
     """The companion to the survey of vision-language pre-trained models, one section per compute stage."""
 
@@ -75,3 +88,4 @@ class SurveyVlp:
     captions: VlpCaptions
     fusion: VlpFusion
     tasks: VlpTasks
+    controls: VlpControls
