@@ -68,7 +68,7 @@ def fit_lessons(
     """Existence first, with a schedule of its own and gently: at the rates of the rest it was not learned.
 
     It is learned suddenly, after some 100 steps at nearly full rate: the schedule must not have ended by then. Of nine
-    models that had 140 steps of it one knew existence at the end; how many it takes was tried on another seed.
+    models that had 140 steps of it one knew existence at the end. A filter's number was tried on another seed.
 
     Args:
         free: whether the aligned projection is trained along after that. A generator, which also sees the box, then
