@@ -10,7 +10,8 @@ from tests.code_lines import code_lines
 
 FOLDER = Path(mmlib.survey_vlp.__file__).parent
 SHARED = {"resources", "scenes", "questions", "encoder", "records"}
-EXPERIMENTS = {"towers": 2, "fusion": 2, "tasks": 2, "masks": 1, "answers": 2, "controls": 2}  # how many of V1 to V9 each holds
+# How many of V1 to V9 each holds.
+EXPERIMENTS = {"towers": 2, "fusion": 2, "tasks": 2, "masks": 1, "answers": 2, "controls": 2}
 
 
 def test_code_lines_are_counted_as_they_say():
