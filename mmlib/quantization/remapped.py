@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mmlib.errors import UserError
-from mmlib.metrics import continuations
 from mmlib.quantization.abilities import Fact, Task, category_words
+from mmlib.quantization.rankings import rankings
 
 SYMBOLS = ("black", "blue", "green", "pink", "red", "white")
 CATEGORIES = 3  # in one prompt; also the number of candidate answers
@@ -62,9 +62,6 @@ def scores(model: Any, tokenizer: Any, tasks: list[Task]) -> dict[str, list[floa
     `remapped`: with the demonstrations as they are. `random`: with shuffled labels.
     """
     arms = {"remapped": tasks, "random": [with_random_labels(task) for task in tasks]}
-    return {arm: [_share(model, tokenizer, task) for task in of_arm] for arm, of_arm in arms.items()}
-
-
-def _share(model: Any, tokenizer: Any, task: Task) -> float:
-    ranked = continuations.score(model, tokenizer, task.prefix(len(task.demonstrations)), task.questions())["ranking"]
-    return round(sum(ranked) / len(ranked), 6)
+    prompts = [(task.prefix(len(task.demonstrations)), task.questions()) for of_arm in arms.values() for task in of_arm]
+    shares = [round(sum(ranked) / len(ranked), 6) for ranked in rankings(model, tokenizer, prompts)]
+    return {arm: shares[number * len(tasks) :][: len(tasks)] for number, arm in enumerate(arms)}

@@ -49,14 +49,14 @@ def test_the_score_reads_the_demonstrations(tasks, root, monkeypatch):
     """An oracle that copies the label of a demonstration of the same category is right; under shuffling it is not."""
     words = remapped.category_words(root)
 
-    def oracle(model, tokenizer, prefix, questions):
+    def answered(prefix, questions):
         shown = dict(line.split(" -> ") for line in prefix.strip().split("\n")[1:])
         category = {word: c for c, members in words.items() for word in members}
         labels = {category[word]: label for word, label in shown.items()}
         hits = [labels[category[q.query.removesuffix(" ->")]] == q.candidates[q.gold].strip() for q in questions]
-        return {"ranking": [float(hit) for hit in hits]}
+        return [float(hit) for hit in hits]
 
-    monkeypatch.setattr(remapped.continuations, "score", oracle)
+    monkeypatch.setattr(remapped, "rankings", lambda model, tokenizer, prompts: [answered(*p) for p in prompts])
     got = remapped.scores(None, None, tasks)
     assert got["remapped"] == [1.0] * len(tasks) and sum(got["random"]) < 0.7 * len(tasks)
 
