@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmlib.quantization.arithmetic import Problem
 
 ITEMS, LARGEST, MOST_STEPS = 100, 30, 2  # problems, numbers and steps, the last two as in the family of models
+BATCH = 50  # problems: each carries the keys and values of the worked examples, 16 MB
 STEP_TOKENS = 12  # `17 + 5 = 22; ` and its answer, with digits as tokens of their own
 PLURALS = {"buys": "more", "finds": "more", "gets": "more", "wins": "more", "eats": "of them", "gives": "of them away",
            "loses": "of them", "sells": "of them"}  # fmt: skip
@@ -49,7 +50,10 @@ def scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: in
     questions = [continuations.Question(q, (solution(p, False),), 0) for q, p in zip(queries, asked, strict=True)]
     direct = continuations.score(model, tokenizer, prefix(shown, False), questions)["exact"]
     before, end = prefix(shown, True), tokenizer("\n", add_special_tokens=False).input_ids[-1]
-    said = continue_greedily(model, tokenizer, [before + q for q in queries], STEP_TOKENS * (MOST_STEPS + 1), {end})
+    said = []
+    for start in range(0, len(queries), BATCH):
+        texts = [before + query for query in queries[start : start + BATCH]]
+        said += continue_greedily(model, tokenizer, texts, STEP_TOKENS * (MOST_STEPS + 1), {end})
     lines = [text.strip().split("\n")[0] for text in said]
     pairs = list(zip(lines, asked, strict=True))
     return {"direct": direct, "strict": [float(strict(*pair)) for pair in pairs],
