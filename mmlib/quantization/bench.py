@@ -6,6 +6,7 @@ so that the noise of 16-bit sums is never mistaken for quantization loss.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,10 +37,11 @@ class Bench:
     reference: Tensor  # (W, L, V) log-probabilities of the 16-bit model
     tasks: tuple[abilities.Task, ...]
 
-    def fresh_model(self) -> Any:
-        """The model with its 16-bit linears put back."""
-        for name, linear in linears(self.model).items():
-            linear.weight.data = self.original[name].float()
+    def fresh_model(self, names: Iterable[str] | None = None) -> Any:
+        """The model with its 16-bit linears put back; `names`: only these, where all others are about to be set."""
+        parts = linears(self.model)
+        for name in parts if names is None else names:
+            parts[name].weight.data = self.original[name].float()
         return self.model
 
     def text_scores(self, model: Any) -> dict[str, list[float]]:

@@ -152,7 +152,7 @@ def evaluate(shard: dict[str, Any]) -> dict[str, Any]:
     sizes = {name: weight.numel() for name, weight in rounding.weights.items()}
     arms = {}
     for arm, keep in keep_sets(sizes, rounding.loss, seed).items():
-        apply_map(shared.fresh_model(), {bits: rounding}, {"*": bits} | dict.fromkeys(sorted(keep), bitmap.KEPT))
+        apply_map(shared.fresh_model(keep), {bits: rounding}, {"*": bits} | dict.fromkeys(sorted(keep), bitmap.KEPT))
         named, first = arm in NAMED, seed == settings["calibration_seeds"][0]
         able = named or (arm == CONTROL and bits in settings["control_widths"])
         arms[arm] = {"kept": sum(sizes[name] for name in keep), **_measure(shared, settings, able, named and first)}
