@@ -32,18 +32,17 @@ def train_lm(
     Returns:
         Mean training loss in nats per token.
     """
-    from datasets import Dataset, disable_progress_bars
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    disable_progress_bars()
-    data = Dataset.from_dict({"input_ids": tokenizer(texts, add_special_tokens=False).input_ids})
+    # A plain list: our steps take milliseconds, and reading rows out of a table takes some of them.
+    data = [{"input_ids": row} for row in tokenizer(texts, add_special_tokens=False).input_ids]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=learning_rate, seed=seed,
             lr_scheduler_type="cosine", warmup_steps=min(warmup, steps // 4), adam_beta2=0.98, weight_decay=0.01,
             max_grad_norm=1.0, save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True,
-            dataloader_pin_memory=False,
+            dataloader_pin_memory=False, remove_unused_columns=False,
         )  # fmt: skip
         trainer = Trainer(
             model, arguments, train_dataset=data, data_collator=partial(left_padded, tokenizer.pad_token_id)
