@@ -1,12 +1,15 @@
 """What one shard of the study computes: an arm of stage 1, or a form of blending in stage 2, each from one seed.
 
-All arms of a comparison get the same clips, steps, batches and questions; a learning rate is chosen for each kind of
-arm by its answers on validation clips, on a seed that is not reported.
+All arms of a comparison get the same clips, steps, batches and questions. Rate and pace are searched among the same
+pairs for the adapter that is claimed and for the baselines, by answers on validation clips, on a seed that is not
+reported.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mmlib import store
@@ -47,21 +50,23 @@ def score(result: dict[str, Any]) -> float:
     return round(fmean(fmean(result["scores"][family]) for family in language.FAMILIES), 6)
 
 
-def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
-    """Arm -> the learning rate with the best `score` on validation clips."""
-    best: dict[str, tuple[float, float]] = {}
+def choose(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Arm -> `learning_rate` and `pace` with the best `score` on validation clips; the lower ones of equals."""
+    best: dict[str, tuple[float, float, float]] = {}
     for result in results:
-        # The lower rate of two equals: -rate.
-        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0)), (score(result), -result["learning_rate"]))
-    return {arm: -rate for arm, (_, rate) in best.items()}
+        found = (score(result), -result["learning_rate"], -result["pace"])
+        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0, 0.0)), found)
+    return {arm: {"learning_rate": -rate, "pace": -pace} for arm, (_, rate, pace) in best.items()}
 
 
-def rate_for(arm: str, chosen: dict[str, float], blocks: list[int], other: float) -> float:
-    """The rate chosen for an arm's kind; `b2`'s for the others without adapter; else `other`."""
+def settings_for(arm: str, chosen: dict[str, dict[str, float]], blocks: list[int]) -> dict[str, float]:
+    """What the search chose for an arm; for an ablation what it chose for the arm itself; for others of a kind theirs.
+
+    Adapters that were not searched take `st3d`'s settings, arms without adapter those of `b2@match`.
+    """
     kind = arm.partition("@")[0]
-    if kind not in chosen and arms(blocks)[kind].adapter == "none":
-        kind = "b2"
-    return chosen.get(kind, other)
+    alike = "b2@match" if arms(blocks)[kind].adapter == "none" else "st3d"
+    return next(chosen[name] for name in (arm, kind, alike) if name in chosen)
 
 
 def rates(settings: Settings, learning_rate: float) -> Settings:
@@ -71,6 +76,8 @@ def rates(settings: Settings, learning_rate: float) -> Settings:
 
 def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
     """`tconv`, `tconv@T4` (frames) or `tconv@qa` (one loss alone) -> the arm and what it changes in the settings.
+
+    `@match` exchanges the loss of a clip and its reversal: through the multimodal encoder, not through averages.
 
     Raises:
         UserError: unknown name.
@@ -86,6 +93,8 @@ def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]
     changes: Settings = {}
     if option.startswith("T"):
         changes["frames"] = int(option[1:])
+    elif option == "match":
+        changes["ratios"] = {**RATIOS, "pair": 0.0, "match": RATIOS["pair"]}
     elif option:
         kept = ("vtc", "pair") if option == "vtc" else (option,)
         changes["ratios"] = {task: ratio if task in kept else 0.0 for task, ratio in RATIOS.items()}
@@ -104,6 +113,7 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     arm, changes = parse_arm(shard["arm"], settings["blocks"], settings["hidden"])
     options = {"ratios": RATIOS, **settings, **changes, **rates(settings, shard["learning_rate"])}
+    options["pace"] = shard["pace"]
     options["name"] = shard["name"]
     words = tokenizer(base["nouns"])
     model = Vlab(open_base(base), arm, words.pad_token_id, seed)
@@ -113,8 +123,8 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
     seen = {"lower": features(base, "train", model.start)}
     curve = training.train(model, sequences, pairs, seen, options, seed, scratch)
-    result = {"arm": shard["arm"], "seed": seed, "learning_rate": shard["learning_rate"], "curve": curve,
-              "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
+    result = {"arm": shard["arm"], "seed": seed, "learning_rate": shard["learning_rate"], "pace": shard["pace"],
+              "curve": curve, "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     result |= {"scores": measure_adapted(model, sequences, base, shard["split"], options.get("frames"))}
     if shard["keep"]:
         result["weights"] = {shard["arm"]: as_text(model.state_dict())}
@@ -142,19 +152,18 @@ def blend(shard: dict[str, Any]) -> dict[str, Any]:
     from mmlib.vlab import training
     from mmlib.vlab.batches import Sequences
     from mmlib.vlab.measures import measure
-    from mmlib.vlab.model import RATIOS, Vlab, blended
+    from mmlib.vlab.model import RATIOS, blended
 
     torch.set_num_threads(1)
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     words, clip = tokenizer(base["nouns"]), open_base(base)
     arm, _ = parse_arm(shard["source"], settings["blocks"], settings["hidden"])
-    path = store.project_root() / f"results/vlab/adapting/{shard['source']}-seed{seed}.safetensors"
-    stage1 = load_weights(Vlab(clip, arm, words.pad_token_id, seed), path)
+    stage1 = adapted(base, arm, shard["source"], seed)
     model = blended(stage1, clip, shard["arm"], seed)
-    tokens = {split: branch_tokens(stage1, base, split, model.slots) for split in ("train", "test")}
+    tokens = {split: branch_tokens(shard, arm, split, model.slots) for split in ("train", "test")}
     sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
     options = {"ratios": RATIOS, **settings, **rates(settings, settings["learning_rate"]), "name": shard["name"],
-               "contrastive_steps": 0}  # fmt: skip
+               "contrastive_steps": 0, "pace": 1.0, "clip_pace": 1.0}  # fmt: skip
     scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
     curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
     test, _ = drawn(base, "test")
@@ -165,17 +174,40 @@ def blend(shard: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def branch_tokens(stage1: Vlab, base: Settings, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
-    """What each branch that a form of blending uses sees of a split."""
-    import torch
+def adapted(base: Settings, arm: Arm, source: str, seed: int) -> Vlab:
+    """The stored stage-1 model of a seed."""
+    from mmlib.vlab.model import Vlab
 
+    path = store.project_root() / f"results/vlab/adapting/{source}-seed{seed}.safetensors"
+    return load_weights(Vlab(open_base(base), arm, tokenizer(base["nouns"]).pad_token_id, seed), path)
+
+
+def branch_tokens(shard: dict[str, Any], arm: Arm, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
+    """What each branch that a form of blending uses sees of a split; `other`: an adapted encoder of another seed."""
+    key, seeds = json.dumps(shard["base"], sort_keys=True), {"video": shard["seed"], "other": shard.get("other")}
+    found = {}
+    for name in sorted(set(slots.values())):
+        adapted_ones = (key, arm, shard["source"], seeds.get(name), split)
+        found[name] = image_features(key, split) if name == "image" else video_features(*adapted_ones)
+    return found
+
+
+@lru_cache(maxsize=4)
+def video_features(base_key: str, arm: Arm, source: str, seed: int, split: str) -> Tensor:
+    """Tokens of the stored adapted encoder of a seed, a row per item. Kept: all forms of a seed share them."""
     from mmlib.vlab import training
 
-    found = {}
-    if "video" in slots.values():
-        found["video"] = training.encode(stage1, features(base, split, stage1.start))
-    if "image" in slots.values():
-        with torch.inference_mode():
-            norm = open_base(base).vision_model.post_layernorm
-            found["image"] = norm(features(base, split, base["layers"])).clone()
-    return found
+    base = json.loads(base_key)
+    stage1 = adapted(base, arm, source, seed)
+    return training.encode(stage1, features(base, split, stage1.start))
+
+
+@lru_cache(maxsize=2)
+def image_features(base_key: str, split: str) -> Tensor:
+    """Tokens of the plain CLIP, a row per clip."""
+    import torch
+
+    base = json.loads(base_key)
+    with torch.inference_mode():
+        norm = open_base(base).vision_model.post_layernorm
+        return norm(features(base, split, base["layers"])).clone()

@@ -16,7 +16,7 @@ from tests.world.conftest import DATA
 KINDS = ["across", "along", "size", "distance"]
 BASE = {"clip_seed": 0, "nouns": 8, "kinds": KINDS, "clips": 12, "test_clips": 12, "width": 32, "layers": 2}
 SETTINGS = {
-    "blocks": [1], "hidden": 8, "steps": 2, "batch": 4, "questions": 2, "adapter_pace": 5.0, "clip_pace": 0.2,
+    "blocks": [1], "hidden": 8, "steps": 2, "batch": 4, "questions": 2, "clip_pace": 0.2,
     "answer_share": 0.8, "muon_ratio": 2.0, "contrastive_steps": 1,
 }  # fmt: skip
 READER = {"steps": 2, "batch": 4, "learning_rate": 1e-3, "muon_learning_rate": 2e-3, "questions": 2,
@@ -39,7 +39,7 @@ def project(root, tmp_path_factory):
 
 
 def adapt(arm, split="test", keep=False):
-    return study.adapt({"name": arm, "arm": arm, "seed": 0, "learning_rate": 1e-3, "split": split, "keep": keep,
+    return study.adapt({"name": arm, "arm": arm, "seed": 0, "learning_rate": 1e-3, "pace": 5.0, "split": split, "keep": keep,
                         "base": BASE, "settings": SETTINGS})  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
 def test_an_order_blind_arm_is_right_once_in_every_pair(adapted):
     scores = adapted[0]["scores"]
     assert scores["motion"] == scores["motion_reversed"] and max(scores["reversal_r1"]) <= 0.5
+    assert len(scores["distance"]) == 6 and sum(scores["distance"][::2]) + sum(scores["distance"][1::2]) <= 3
     assert sum(scores["motion"][::2]) + sum(scores["motion"][1::2]) <= len(scores["motion"]) / 2
 
 
@@ -97,21 +98,27 @@ def test_arms_by_name():
     arm, changes = study.parse_arm("tconv@T4", [1, 2], 16)
     assert (arm.adapter, arm.blocks, arm.hidden, changes) == ("tconv", (1, 2), 16, {"frames": 4})
     arm, changes = study.parse_arm("b2@qa", [1], 8)
-    assert changes == {"ratios": {"vtc": 0.0, "pair": 0.0, "mlm": 0.0, "ulm": 0.0, "qa": 1.0}} and arm.adapter == "none"
+    assert (
+        changes == {"ratios": {"vtc": 0.0, "pair": 0.0, "match": 0.0, "mlm": 0.0, "ulm": 0.0, "qa": 1.0}}
+        and arm.adapter == "none"
+    )
+    ratios = study.parse_arm("b2@match", [1], 8)[1]["ratios"]
+    assert (ratios["pair"], ratios["match"], ratios["ulm"], ratios["qa"]) == (0.0, 2.0, 0.5, 1.0)
     for bad in ("conv", "tconv@lm"):
         with pytest.raises(UserError, match=f"unknown arm `{bad}`"):
             study.parse_arm(bad, [1], 8)
 
 
-def test_the_rate_is_the_best_of_validation():
-    def tried(arm, rate, score):
-        return {"arm": arm, "learning_rate": rate, "scores": {key: [score, 0] for key in FAMILIES}}
+def test_settings_are_the_best_of_validation():
+    def tried(arm, rate, pace, score):
+        return {"arm": arm, "learning_rate": rate, "pace": pace, "scores": {key: [score, 0] for key in FAMILIES}}
 
-    tries = [tried("b2", 0.1, 0.2), tried("b2", 0.2, 0.8), tried("mlp", 0.1, 0.5), tried("mlp", 0.2, 0.5)]
-    chosen = study.choose_rate(tries)
-    assert chosen == {"b2": 0.2, "mlp": 0.1}
-    named = ("b0", "b2@qa", "mlp", "st3d@T1")
-    assert [study.rate_for(arm, chosen, [1], 0.3) for arm in named] == [0.2, 0.2, 0.1, 0.3]
+    tries = [tried("b2@match", 0.1, 1, 0.2), tried("b2@match", 0.2, 3, 0.8), tried("b2@qa", 0.2, 9, 0.8)]
+    tries += [tried("st3d", 0.1, 3, 0.5), tried("st3d", 0.1, 1, 0.5), tried("st3d", 0.2, 1, 0.5)]
+    chosen = study.choose(tries)
+    assert chosen["st3d"] == {"learning_rate": 0.1, "pace": 1}, "the lower ones of equals"
+    paces = {name: study.settings_for(name, chosen, [1])["pace"] for name in ("b0", "b2@qa", "tattn", "st3d@T4")}
+    assert paces == {"b0": 3, "b2@qa": 9, "tattn": 1, "st3d@T4": 1}
 
 
 def test_missing_and_foreign_weights_are_named(adapted, project):
