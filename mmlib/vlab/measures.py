@@ -18,6 +18,14 @@ DESCRIBED = 60  # clips and partners whose captions are generated and scored
 
 def measure(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any = None) -> dict[str, list[float]]:
     """Three tasks on one checkpoint: metric -> a value per unit (`units`)."""
+    found = {**answered(model, sequences, pairs, see), **_more_of_motion(model, sequences, pairs, see, shuffled)}
+    items = described(pairs)
+    found |= tasks.caption_scores(tasks.describe(model, sequences, see, items), pairs, items)
+    return {**found, **tasks.recalls(model, sequences, see, pairs)}
+
+
+def answered(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any) -> dict[str, list[float]]:
+    """The families of questions and their `PARTS`, and MOTION as if the reversed clip had been asked about."""
     found: dict[str, list[float]] = {}
     for family in language.FAMILIES:
         asked = tasks.questions(pairs, family)
@@ -25,10 +33,20 @@ def measure(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled:
         found[family] = tasks.right(said, asked)
         found |= _parts(family, asked, found[family], pairs)
         if family == "motion":
-            found |= _more_of_motion(model, sequences, pairs, see, shuffled, said)
-    items = described(pairs)
-    found |= tasks.caption_scores(tasks.describe(model, sequences, see, items), pairs, items)
-    return {**found, **tasks.recalls(model, sequences, see, pairs)}
+            found["motion_reversed"] = tasks.right_for_partner(said, asked)
+    return found
+
+
+def shares(scores: dict[str, list[float]], pairs: Pairs) -> dict[str, float]:
+    """Share of right answers by family and template, or by family and motion: `static/what`, `motion/size`, …"""
+    from collections import defaultdict
+    from statistics import fmean
+
+    found: dict[str, list[float]] = defaultdict(list)
+    for family in language.FAMILIES:
+        for row, value in zip(tasks.questions(pairs, family), scores[family], strict=True):
+            found[f"{family}/{row[1] if family == 'static' else pairs[row[0]].kind}"].append(value)
+    return {name: round(fmean(values), 6) for name, values in sorted(found.items())}
 
 
 def _parts(family: str, asked: list[tuple[int, str, str, str]], right: list[float], pairs: Pairs) -> dict[str, list]:
@@ -42,15 +60,10 @@ def _parts(family: str, asked: list[tuple[int, str, str, str]], right: list[floa
     return {named: [value for row, value in zip(asked, right, strict=True) if named in (row[1], pairs[row[0]].kind)]}
 
 
-def _more_of_motion(
-    model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any, said: list[str]
-) -> dict[str, list[float]]:
-    """Frames reversed and shuffled, and questions in wordings that training never used."""
+def _more_of_motion(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any) -> dict[str, list[float]]:
+    """Frames shuffled, and questions in wordings that training never used."""
     asked, reworded = tasks.questions(pairs, "motion"), tasks.questions(pairs, "motion", held_out=True)
-    found = {
-        "motion_reversed": tasks.right_for_partner(said, asked),
-        "motion_reworded": tasks.right(tasks.answers(model, sequences, see, reworded), reworded),
-    }
+    found = {"motion_reworded": tasks.right(tasks.answers(model, sequences, see, reworded), reworded)}
     if shuffled:
         found["motion_shuffled"] = tasks.right(tasks.answers(model, sequences, shuffled, asked), asked)
     return found

@@ -9,7 +9,7 @@ import pytest
 
 from mmlib import store
 from mmlib.errors import UserError
-from mmlib.vlab import base, data, measures, report, study
+from mmlib.vlab import base, blending, data, measures, report, study
 from mmlib.vlab.language import FAMILIES
 from tests.world.conftest import DATA
 
@@ -39,8 +39,8 @@ def project(root, tmp_path_factory):
 
 
 def adapt(arm, split="test", keep=False):
-    return study.adapt({"name": arm, "arm": arm, "seed": 0, "learning_rate": 1e-3, "pace": 5.0, "split": split, "keep": keep,
-                        "base": BASE, "settings": SETTINGS})  # fmt: skip
+    return study.adapt({"name": arm, "arm": arm, "seed": 0, "learning_rate": 1e-3, "pace": 5.0, "split": split,
+                        "keep": keep, "base": BASE, "settings": SETTINGS})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def adapted(project):
 def blended(adapted):
     shard = {"arm": "parallel", "seed": 0, "source": "tconv", "base": BASE, "name": "parallel",
              "settings": {**SETTINGS, "learning_rate": 1e-3}}  # fmt: skip
-    return study.blend(shard)
+    return blending.blend(shard)
 
 
 def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
