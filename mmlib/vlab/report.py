@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 PAST = 0.6  # mean MOTION above this cannot be had without order: the ceiling of the blind is one half
 COLUMNS = {
-    "static": "STATIC %", "what": "names %", "motion": "MOTION %", "joint": "JOINT %", "motion_reversed": "MOTION, frames reversed %",
-    "motion_shuffled": "shuffled %", "motion_reworded": "in new wordings %", "reversal_r1": "R@1 with reversals %",
+    "static": "STATIC %", "what": "names %", "motion": "MOTION %", "joint": "JOINT %",
+    "motion_reversed": "MOTION, frames reversed %", "motion_shuffled": "shuffled %", "motion_reworded": "in new wordings %", "reversal_r1": "R@1 with reversals %",
     "static_r1": "R@1 without %",
 }  # fmt: skip
 
@@ -57,7 +57,7 @@ def by_kind(evidence: dict[str, Any], metric: str = "motion") -> DataFrame:
 
 
 def search_table(tuning: dict[str, Any]) -> DataFrame:
-    """A row per try of results/vlab/tuning.json: score, what it lost and learned (percent), and whether it was taken."""
+    """A row per try of results/vlab/tuning.json: score, what it lost and learned (percent), whether it was taken."""
     import pandas
 
     rows = []
@@ -114,8 +114,9 @@ def parts_table(evidence: dict[str, Any], arms: list[str]) -> DataFrame:
         motion, joint = (metrics[name]["values"][arm] for name in ("motion", "joint"))
         pairs = numpy.concatenate([numpy.stack([numpy.array(motion[s])[asked], joint[s]], 1) for s in motion])
         known = pairs[pairs[:, 0] == 1, 1]
-        rows.append({"arm": arm, **{COLUMNS[name]: mean(evidence, name, arm) for name in ("what", "static", "motion", "joint")},
-                     "JOINT where MOTION is right %": 100 * float(known.mean()) if len(known) else None})  # fmt: skip
+        levels = {COLUMNS[name]: mean(evidence, name, arm) for name in ("what", "static", "motion", "joint")}
+        given = 100 * float(known.mean()) if len(known) else None
+        rows.append({"arm": arm, **levels, "JOINT where MOTION is right %": given})
     return pandas.DataFrame(rows)
 
 

@@ -128,11 +128,46 @@ def test_missing_and_foreign_weights_are_named(adapted, project):
         base.open_base({**BASE, "width": 48})
 
 
+def test_the_search_is_shown_try_by_try():
+    shares = {"static/what": 0.5, "motion/size": 1.0, "motion/across": 0.5, "motion/along": 0.5, "motion/distance": 0.0}
+    plain = {**shares, "static/what": 0.8}
+    tried = [
+        {"arm": "st3d", "learning_rate": 0.003, "pace": 1.0, "score": 0.4, "shares": shares},
+        {"arm": "st3d", "learning_rate": 0.0015, "pace": 1.0, "score": 0.6, "shares": shares},
+        {"arm": "b2@qa", "learning_rate": 0.0015, "pace": 1.0, "score": 0.2, "shares": plain},
+    ]
+    chosen = {"st3d": {"learning_rate": 0.0015, "pace": 1.0}, "b2@qa": {"learning_rate": 0.0015, "pace": 1.0}}
+    table = report.search_table({"tried": tried, "chosen": chosen})
+    assert list(table["arm"]) == ["b2@qa", "st3d", "st3d"] and list(table["taken"]) == ["yes", "yes", ""]
+    assert list(table["score %"]) == [20, 60, 40] and list(table["static/what"]) == [80, 50, 50]
+    told = report.cost_of_order({"tried": tried, "chosen": chosen}, "st3d")
+    assert "50 at MOTION 50, 50 at MOTION 50" in told and told.endswith("as it was: 80.")
+
+
+def test_parts_and_gains_are_those_of_the_evidence():
+    units = {"motion question": ["size/0", "size/1", "distance/2"], "joint question": ["size/0", "size/1"]}
+    arms = {
+        "image": {"static": [1, 1], "what": [1], "motion": [0, 0, 0], "joint": [0, 0], "motion_reworded": [0, 0, 0]},
+        "video": {"static": [1, 0], "what": [0], "motion": [1, 0, 1], "joint": [0, 1], "motion_reworded": [1, 0, 0]},
+        "both": {"static": [1, 1], "what": [1], "motion": [1, 0, 1], "joint": [1, 1], "motion_reworded": [1, 0, 0]},
+    }
+    metrics = {name: {"values": {arm: {"0": values[name]} for arm, values in arms.items()}} for name in arms["image"]}
+    evidence = {"units": units, "metrics": metrics}
+    table = report.parts_table(evidence, list(arms)).set_index("arm")
+    given = table["JOINT where MOTION is right %"]
+    assert np.isnan(given["image"]) and given["video"] == 0 and given["both"] == 100
+    told = report.adds_or_restores(evidence, "both", "image", "video")
+    assert "STATIC: +0.0 to `image`, which is the better branch (100.0 against 50.0)" in told
+    assert "MOTION: +0.0 to `video`, which is the better branch (66.7 against 0.0)" in told
+
+
 def test_pictures_of_clips():
     clip = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
     strip = report.strip(clip)
     assert strip.shape == (4, 12, 3) and np.array_equal(strip[:, :5], clip[0]) and np.array_equal(strip[:, 7:], clip[1])
     assert (strip[:, 5:7] == 255).all()
+    both = report.beside(clip, clip[::-1])
+    assert both.shape == (2, 4, 14, 3) and np.array_equal(both[0, :, 9:], clip[1]) and (both[:, :, 5:9] == 255).all()
     from io import BytesIO
 
     from PIL import Image
