@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 PAST = 0.6  # mean MOTION above this cannot be had without order: the ceiling of the blind is one half
 COLUMNS = {
     "static": "STATIC %", "what": "names %", "motion": "MOTION %", "joint": "JOINT %",
-    "motion_reversed": "MOTION, frames reversed %", "motion_shuffled": "shuffled %", "motion_reworded": "in new wordings %", "reversal_r1": "R@1 with reversals %",
-    "static_r1": "R@1 without %",
+    "motion_reversed": "MOTION, frames reversed %", "motion_shuffled": "shuffled %",
+    "motion_reworded": "in new wordings %", "reversal_r1": "R@1 with reversals %", "static_r1": "R@1 without %",
 }  # fmt: skip
 
 
