@@ -136,6 +136,7 @@ class Vlab(nn.Module):
         self, text: Tensor, prompt: Tensor, causal: Tensor, labels: Tensor, weight: Tensor,
         caption: Tensor | None = None, caption_mask: Tensor | None = None, vtc: float = 0.0, pair: float = 0.0,
         match: float = 0.0, lower: Tensor | None = None, video: Tensor | None = None, image: Tensor | None = None,
+        other: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The loss of one batch.
 
@@ -145,9 +146,9 @@ class Vlab(nn.Module):
             caption, caption_mask: CLIP's text input (B, l), clip by clip; vtc, pair, match: ratios of its losses. For
                 `pair` and `match` items 2i and 2i + 1 are a clip and its reversal.
             lower: tokens that enter block `self.start` of the video encoder; or
-            video, image: tokens that left an encoder which is frozen.
+            video, image, other: tokens that left an encoder which is frozen.
         """
-        seen = {name: x for name, x in (("video", video), ("image", image)) if x is not None}
+        seen = {name: x for name, x in (("video", video), ("image", image), ("other", other)) if x is not None}
         if lower is not None:
             seen["video"] = self.video(lower, self.start)
         loss = torch.zeros(())

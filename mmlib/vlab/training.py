@@ -155,11 +155,12 @@ def seer(features: dict[str, Tensor], order: str = "forward", frames: int | None
 
     Args:
         features: `lower` and `image` were made frame by frame, so that a partner's are the clip's, flipped: one row
-            per clip. `video` mixes frames: one row per item.
+            per clip. `video` and `other` mix frames: one row per item.
     """
 
     def see(items: list[int]) -> dict[str, Tensor]:
-        return {name: x[items] if name == "video" else take(x, items, order, frames) for name, x in features.items()}
+        mixed = {"video", "other"}
+        return {name: x[items] if name in mixed else take(x, items, order, frames) for name, x in features.items()}
 
     return see
 

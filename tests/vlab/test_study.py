@@ -78,6 +78,20 @@ def test_evidence_has_a_value_per_unit_and_the_ceiling(adapted, blended):
     assert list(table["arm"]) == ["b0", "tconv"] and list(table["seeds past the transition"]) == ["0 of 1"] * 2
 
 
+def test_two_adapted_encoders_are_seen_item_by_item(adapted):
+    """`other` given its own seed: the same tokens in both slots, also of reversed items."""
+    from mmlib.vlab import training
+
+    shard = {"arm": "video+other", "seed": 0, "other": 0, "source": "tconv", "base": BASE, "name": "two",
+             "settings": {**SETTINGS, "learning_rate": 1e-3}}  # fmt: skip
+    arm, _ = study.parse_arm("tconv", SETTINGS["blocks"], SETTINGS["hidden"])
+    tokens = blending.branch_tokens(shard, arm, "test", {"video": "video", "image": "other"})
+    seen = training.seer(tokens)([0, 1, 5])
+    assert len(tokens["other"]) == 2 * BASE["test_clips"] and (seen["other"] == seen["video"]).all()
+    result = blending.blend(shard)
+    assert len(result["scores"]["motion"]) == len(adapted[0]["scores"]["motion"]) and result["arm"] == "video+other"
+
+
 def test_an_order_blind_arm_is_right_once_in_every_pair(adapted):
     scores = adapted[0]["scores"]
     assert scores["motion"] == scores["motion_reversed"] and max(scores["reversal_r1"]) <= 0.5
