@@ -147,8 +147,8 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.concatenate([np.pad(left, ((0, 0), (0, 0), (0, 4), (0, 0)), constant_values=255), right], 2)
 
 
-def animation(clip: np.ndarray, scale: int = 2, milliseconds: int = 180) -> bytes:
-    """A looping GIF of uint8 (T, H, W, 3)."""
+def animation(clip: np.ndarray, scale: int = 2, milliseconds: int = 180, form: str = "GIF") -> bytes:
+    """A looping animation of uint8 (T, H, W, 3); `form` GIF, or PNG: an APNG, which notebooks show as any picture."""
     import io
 
     from PIL import Image
@@ -156,5 +156,5 @@ def animation(clip: np.ndarray, scale: int = 2, milliseconds: int = 180) -> byte
     size = (clip.shape[2] * scale, clip.shape[1] * scale)
     images = [Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in clip]
     stream = io.BytesIO()
-    images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+    images[0].save(stream, form, save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
     return stream.getvalue()

@@ -186,5 +186,6 @@ def test_pictures_of_clips():
 
     from PIL import Image
 
-    with Image.open(BytesIO(report.animation(clip))) as image:
-        assert image.n_frames == 2 and image.size == (10, 8)
+    for form in ("GIF", "PNG"):
+        with Image.open(BytesIO(report.animation(clip, form=form))) as image:
+            assert image.n_frames == 2 and image.size == (10, 8) and image.format == form
