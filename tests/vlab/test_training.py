@@ -180,13 +180,17 @@ def test_losses_can_be_left_out(small_clip, sequences, pairs, lower):
 
 
 def test_words_wait_until_the_contrastive_phase_is_over(small_clip, sequences, pairs, lower):
-    """First phase: no gradient for the multimodal encoder. An arm without contrastive losses has words in both."""
+    """First phase: the multimodal encoder has a gradient from `match` alone. Without these losses both have words."""
     first, second = training.phases({**SETTINGS, "contrastive_steps": 3})
     assert (first["steps"], second["steps"]) == (3, SETTINGS["steps"]) and second["ratios"] == BOTH
     model = Vlab(small_clip, Arm("tconv", (1,), hidden=8), 0, 0)
-    batch = training_collate(sequences, pairs, training.seer({"lower": lower}), first, 0)(list(range(6)))
-    model(**batch)["loss"].backward()
-    assert not any(p.grad is not None for p in model.fusion.parameters())
+    for match in (0.0, 1.0):
+        part = {**first, "ratios": {**first["ratios"], "match": match}}
+        batch = training_collate(sequences, pairs, training.seer({"lower": lower}), part, 0)(list(range(6)))
+        model.zero_grad()
+        model(**batch)["loss"].backward()
+        assert any(p.grad is not None for p in model.fusion.parameters()) == bool(match)
+    assert model.fusion.dense.weight.grad is None, "no word is predicted"
     assert all(p.grad.any() for p in model.video.adapters["attention1"].conv.parameters())
     words = {**SETTINGS, "contrastive_steps": 3, "ratios": {**RATIOS, "vtc": 0.0, "pair": 0.0}}
     assert [part["ratios"] for part in training.phases(words)] == [words["ratios"]] * 2
