@@ -188,7 +188,10 @@ def holding(card):
     if card.requires:
         low, high = card.requires.at_least, card.requires.at_most
         level = low + 0.2 if high is None else high - 0.5 if low is None else (low + high) / 2
-        levels[claims.Arm(card.requires.metric, card.requires.arm)] = level
+        required = claims.Arm(card.requires.metric, card.requires.arm)
+        levels[required] = level
+        if required == card.treatment and not sign:  # alike, and where the requirement wants them
+            levels[card.control] = level
     levels[card.treatment] = levels[card.control] + sign * 2 * card.criterion.margin / card.scale
     made = Evidence(card.study, card.stage)
     made.units("u", [f"task/{number}" for number in range(300)], asked=300)
