@@ -28,17 +28,22 @@ class VlabClip:
 
 
 @dataclass(frozen=True)
+class VlabTuning:
+    """Stage `vlab-tuning`: pairs of learning rate and pace, tried for every arm of `tuned`."""
+
+    tuning_seed: int
+    tuned: list[str]
+    tries: list[list[float]]
+
+
+@dataclass(frozen=True)
 class VlabAdapting:
-    """Stage `vlab-adapting`: stage 1; every arm's `…_pace` multiplies the rate of the adapters and of CLIP."""
+    """Stage `vlab-adapting`: stage 1; `clip_pace` multiplies the rate of CLIP."""
 
     seeds: list[int]
-    tuning_seed: int
     arms: list[str]
     ablations: list[str]
     kept: list[str]
-    tuned: list[str]
-    learning_rates: list[float]
-    learning_rate: float
     muon_ratio: float
     blocks: list[int]
     hidden: int
@@ -46,7 +51,6 @@ class VlabAdapting:
     contrastive_steps: int
     batch: int
     questions: int
-    adapter_pace: float
     clip_pace: float
     answer_share: float
 
@@ -66,5 +70,6 @@ class VlabStudy:
     """The video study, one section per stage."""
 
     clip: VlabClip
+    tuning: VlabTuning
     adapting: VlabAdapting
     blending: VlabBlending

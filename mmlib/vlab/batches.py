@@ -99,7 +99,7 @@ def collate_texts(
         "prompt": sequences.pad(prompt, sequences.tokenizer.pad_token_id),
         "causal": torch.tensor([[task != "mlm" for task in row] for row in tasks]),
         "weight": _weights(tasks, ratios), "caption": said["input_ids"], "caption_mask": said["attention_mask"],
-        "vtc": ratios["vtc"], "pair": ratios["pair"],
+        **{name: ratios[name] for name in ("vtc", "pair", "match")},
     }  # fmt: skip
 
 

@@ -9,13 +9,13 @@ one thing of nine on held-out grounds, eight of ten on the others.) Single frame
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from mmlib import store
 from mmlib.errors import UserError
-from mmlib.vlab.frames import segments
 from mmlib.world.clips import ANSWERS, Clip, draw_clips, partner, render_clip
 from mmlib.world.nouns import BACKGROUNDS, load_nouns
 from mmlib.world.render import Renderer
@@ -89,7 +89,7 @@ def take(features: Tensor, items: list[int], order: str = "forward", frames: int
     """Features (clips, T, N, D) of items of a `Pairs`: partners are flipped in time.
 
     Args:
-        order: `forward`; `reversed` or `shuffled` frames are what a model is probed with.
+        order: `forward`; `reversed` or `shuffled` frames are what a model is probed with, of those that it sees.
         frames: how many (None: all).
     """
     import torch
@@ -97,12 +97,37 @@ def take(features: Tensor, items: list[int], order: str = "forward", frames: int
     rows = features[[item // 2 for item in items]]
     flip = torch.tensor([item % 2 for item in items], dtype=torch.bool)
     rows = torch.where(flip.view(-1, 1, 1, 1), rows.flip(1), rows)
+    if frames:
+        rows = _pick(rows, torch.tensor(middles(items, frames, rows.shape[1])))
     if order == "reversed":
         rows = rows.flip(1)
     elif order == "shuffled":
         generator = torch.Generator().manual_seed(0)
         where = torch.stack([torch.randperm(rows.shape[1], generator=generator) for _ in items])
-        rows = torch.gather(rows, 1, where[:, :, None, None].expand_as(rows))
+        rows = _pick(rows, where)
     elif order != "forward":
         raise UserError(f"unknown order of frames `{order}`", "choose forward, reversed or shuffled")
-    return rows[:, segments(frames, rows.shape[1])] if frames else rows
+    return rows
+
+
+def middles(items: list[int], count: int, available: int) -> list[list[int]]:
+    """Numbers of `count` frames for each item: the middle ones of equal segments.
+
+    A segment of even length has two middle frames; one is drawn for each item, the same in all segments. With always
+    the later one, a clip would show other pictures than its reversal does, and who is blind to order could tell them.
+
+    Raises:
+        UserError: segments would not be equal.
+    """
+    if count < 1 or available % count:
+        raise UserError(f"{count} of {available} frames", "choose a number that divides the frames of a clip")
+    length, draw = available // count, random.Random(f"middle/{items}")
+    first = [(length - 1) // 2 + (draw.randrange(2) if length % 2 == 0 else 0) for _ in items]
+    return [[*range(number, available, length)] for number in first]
+
+
+def _pick(rows: Tensor, numbers: Tensor) -> Tensor:
+    """Frames `numbers` (B, t) of rows (B, T, N, D)."""
+    import torch
+
+    return torch.gather(rows, 1, numbers[:, :, None, None].expand(-1, -1, *rows.shape[2:]))

@@ -11,17 +11,19 @@ from __future__ import annotations
 import itertools
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mmlib.errors import UserError
 from mmlib.formats.reading import Broken, Skips
+from mmlib.formats.video import CaptionedVideo, VideoQuestion
 
 if TYPE_CHECKING:
     import numpy as np
 
+Row = TypeVar("Row", CaptionedVideo, VideoQuestion)
 PICTURES = (".jpg", ".jpeg", ".png")
 ANIMATIONS = (".gif", ".webp", ".apng")
 # What Pillow raises for torn or foreign files (its own error for the unidentified is an OSError).
@@ -159,6 +161,37 @@ def read_videos(
             skips.note(f"fewer than {count} frames", name)
         skips.read += 1
         yield video
+
+
+def with_frames(
+    rows: Iterable[Row], folder: Path, count: int, skips: Skips, draw: random.Random | None = None
+) -> Iterator[tuple[Row, Video]]:
+    """Rows of a data set's reader (captions, questions: `mmlib.formats.video`), each with frames of its video.
+
+    Rows of one video that follow each other share one reading of it, so questions of a test cost one decoding a video;
+    rows without captions, with an unreadable or a missing video are counted, and the run goes on.
+
+    Args:
+        folder: holds `<video id>.gif` (WebP, APNG) or a folder of frames `<video id>/` for every video.
+        draw: for training; frames are then drawn anew whenever another video comes.
+    """
+    last, video = None, None
+    for row in rows:
+        if row.video_id != last:
+            last = row.video_id
+            video = next(read_videos({last: find_video(folder, last)}, count, skips, draw), None)
+        if getattr(row, "captions", True) == ():
+            skips.note("no caption", last)
+        elif video is None:
+            skips.note("row without its video", last)
+        else:
+            yield row, video
+
+
+def find_video(folder: Path, name: str) -> Path:
+    """The folder of frames or the file of a video; where there is neither, the path that does not exist."""
+    paths = [folder / name, *(folder / f"{name}{suffix}" for suffix in ANIMATIONS)]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def _read(name: str, path: Path, count: int, draw: random.Random | None, decoder: Decoder | None) -> Video:

@@ -12,32 +12,58 @@ if TYPE_CHECKING:
     from mmlib.vlab.batches import Sequences
     from mmlib.vlab.model import Vlab
 
+PARTS = {"static": "what", "motion": "distance"}  # by family, a template or a motion
 DESCRIBED = 60  # clips and partners whose captions are generated and scored
 
 
 def measure(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any = None) -> dict[str, list[float]]:
     """Three tasks on one checkpoint: metric -> a value per unit (`units`)."""
+    found = {**answered(model, sequences, pairs, see), **_more_of_motion(model, sequences, pairs, see, shuffled)}
+    items = described(pairs)
+    found |= tasks.caption_scores(tasks.describe(model, sequences, see, items), pairs, items)
+    return {**found, **tasks.recalls(model, sequences, see, pairs)}
+
+
+def answered(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any) -> dict[str, list[float]]:
+    """The families of questions and their `PARTS`, and MOTION as if the reversed clip had been asked about."""
     found: dict[str, list[float]] = {}
     for family in language.FAMILIES:
         asked = tasks.questions(pairs, family)
         said = tasks.answers(model, sequences, see, asked)
         found[family] = tasks.right(said, asked)
+        found |= _parts(family, asked, found[family], pairs)
         if family == "motion":
-            found |= _more_of_motion(model, sequences, pairs, see, shuffled, said)
-    items = described(pairs)
-    found |= tasks.caption_scores(tasks.describe(model, sequences, see, items), pairs, items)
-    return {**found, **tasks.recalls(model, sequences, see, pairs, tasks.distinct(pairs, len(pairs)))}
+            found["motion_reversed"] = tasks.right_for_partner(said, asked)
+    return found
 
 
-def _more_of_motion(
-    model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any, said: list[str]
-) -> dict[str, list[float]]:
-    """Frames reversed and shuffled, and questions in wordings that training never used."""
+def shares(scores: dict[str, list[float]], pairs: Pairs) -> dict[str, float]:
+    """Share of right answers by family and template, or by family and motion: `static/what`, `motion/size`, …"""
+    from collections import defaultdict
+    from statistics import fmean
+
+    found: dict[str, list[float]] = defaultdict(list)
+    for family in language.FAMILIES:
+        for row, value in zip(tasks.questions(pairs, family), scores[family], strict=True):
+            found[f"{family}/{row[1] if family == 'static' else pairs[row[0]].kind}"].append(value)
+    return {name: round(fmean(values), 6) for name, values in sorted(found.items())}
+
+
+def _parts(family: str, asked: list[tuple[int, str, str, str]], right: list[float], pairs: Pairs) -> dict[str, list]:
+    """Questions that are read on their own: `what` (the thing's name), and `distance`, late fusion's easy case.
+
+    Who knows which frame is the first tells *distance* from that frame alone.
+    """
+    named = PARTS.get(family)
+    if not named:
+        return {}
+    return {named: [value for row, value in zip(asked, right, strict=True) if named in (row[1], pairs[row[0]].kind)]}
+
+
+def _more_of_motion(model: Vlab, sequences: Sequences, pairs: Pairs, see: Any, shuffled: Any) -> dict[str, list[float]]:
+    """Frames shuffled, and questions in wordings that training never used."""
     asked, reworded = tasks.questions(pairs, "motion"), tasks.questions(pairs, "motion", held_out=True)
-    found = {
-        "motion_reversed": tasks.right_for_partner(said, asked),
-        "motion_reworded": tasks.right(tasks.answers(model, sequences, see, reworded), reworded),
-    }
+    found = {"motion_reworded": tasks.right(tasks.answers(model, sequences, see, reworded), reworded)}
     if shuffled:
         found["motion_shuffled"] = tasks.right(tasks.answers(model, sequences, shuffled, asked), asked)
     return found
@@ -57,10 +83,13 @@ def units(pairs: Pairs) -> dict[str, list[str]]:
     found = {
         f"{family} question": [name(row[0]) for row in tasks.questions(pairs, family)] for family in language.FAMILIES
     }
-    found["any question"] = [f"{kind.split()[0]}-{unit}" for kind, ids in found.items() for unit in ids]
+    for family, part in PARTS.items():
+        asked = tasks.questions(pairs, family)
+        found[f"{part} question"] = [name(row[0]) for row in asked if part in (row[1], pairs[row[0]].kind)]
+    found["any question"] = [f"{family}-{unit}" for family in language.FAMILIES for unit in found[f"{family} question"]]
     found["caption"] = [name(item) for item in described(pairs)]
     # One stratum: a small gallery has motions with a single clip, and those could not be resampled.
-    found["query"] = [f"query/{2 * number}" for number in tasks.distinct(pairs, len(pairs))]
+    found["query"] = [f"query/{item}" for items in tasks.queries(pairs) for item in items]
     return found
 
 
@@ -69,6 +98,7 @@ METRICS = {
     "static_r1": "query",
 }  # fmt: skip
 METRICS |= {"mixed": "any question", "motion_reversed": "motion question", "motion_reworded": "motion question"}
+METRICS |= {part: f"{part} question" for part in PARTS.values()}
 METRICS |= {family: f"{family} question" for family in language.FAMILIES}
 
 

@@ -1,11 +1,12 @@
 """The whole model: encoders, the multimodal encoder, and the three losses.
 
-    L = a L_vtc + b L_pair + L_mlm + L_ulm + L_qa   (questions: unified language modelling with the question as prompt)
+    L = a L_vtc + b L_pair + c L_match + L_mlm + L_ulm + L_qa   (questions: unified LM with the question as prompt)
 
 VTC contrasts CLIP's text feature with the mean over frames of the projected CLS; L_pair does so within a clip and its
-reversal, the hardest negative. MLM and ULM predict masked words with a bidirectional and a causal mask. Formulas: the
-group's base code, VALOR and COSA; that VLAB uses them is a reconstruction. With both branches the similarity is
-a <t, v> + (1 - a) <t, i>, a learned, from 0.5.
+reversal, the hardest negative; L_match does the same through the multimodal encoder, with a head on the text's first
+token (COSA's ITM), for whoever cannot see order in an average over frames. MLM and ULM predict masked words with a
+bidirectional and a causal mask. Formulas: the group's base code, VALOR and COSA; that VLAB uses them is a
+reconstruction. With both branches the similarity is a <t, v> + (1 - a) <t, i>, a learned, from 0.5.
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ BRANCHES = {
     "stacked_iv": ("stacked_iv", {"video": "video", "image": "image"}),
     "video+video": ("parallel", {"video": "video", "image": "video"}),
     "image+image": ("parallel", {"video": "image", "image": "image"}),
+    "video+other": ("parallel", {"video": "video", "image": "other"}),  # `other`: adapted as well, from another seed
 }
+# Noise on the second cross-attention where stage 2 starts, as a share of every matrix's own deviation. Both start from
+# stage 1's one; equal start, equal keys and equal gradients would stay equal for ever (review: difference 0.0 after
+# ten steps of `video+video`), and the control would be one branch with twice the parameters on paper.
+TWIN_NOISE = 0.5
 # The group has 1.5 L_vtc, and L_vtm with hard negatives at 1 (COSA). The hardest negative of a clip is known here: its
 # reversal. Pilot, one seed: 275 steps of VTC taught no order (0.50 of pairs right); weighted like this, and alone
 # before words are predicted, order is learned within 200. MLM is there, and off: no task that is measured fills masks.
-RATIOS = {"vtc": 0.3, "pair": 2.0, "mlm": 0.0, "ulm": 0.5, "qa": 1.0}
+RATIOS = {"vtc": 0.3, "pair": 2.0, "match": 0.0, "mlm": 0.0, "ulm": 0.5, "qa": 1.0}
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,14 @@ class Vlab(nn.Module):
         freeze(self.video, arm.freeze)
         self.text, self.text_projection = clip.text_model, clip.text_projection
         self.projection = nn.ModuleDict(
-            {name: copy.deepcopy(clip.visual_projection) for name in sorted(set(self.slots.values()))}
+            {name: copy.deepcopy(clip.visual_projection) for name in sorted({*self.slots.values()} - {"other"})}
         )
         self.scale, self.share = clip.logit_scale, nn.Parameter(torch.tensor(0.5))
         self.tokens = nn.ModuleDict(
             {name: VisualTokens(width, width, arm.pool, arm.frame_embedding) for name in self.slots}
         )
         self.fusion = MultimodalEncoder(clip.config.text_config.vocab_size, width, LAYERS, HEADS, blend)
+        self.match = nn.Linear(width, 1, bias=False)  # only differences count
 
     @property
     def start(self) -> int:
@@ -113,22 +120,35 @@ class Vlab(nn.Module):
         """(B, Q, n, V) over the text tokens."""
         return self.fusion.logits(self.fusion(text, prompt, causal, self.pad, self.streams(seen)))
 
+    def match_scores(self, seen: dict[str, Tensor], caption: Tensor) -> Tensor:
+        """How well clips (B) fit their own caption, and that of their neighbour (its reversal): (B, 2).
+
+        Args:
+            caption: ids (B, l).
+        """
+        texts = torch.stack([caption, caption[neighbours(caption)]], 1)  # (B, 2, l)
+        both_ways = torch.zeros(texts.shape[:2], dtype=torch.bool, device=texts.device)
+        # The prompt is `<bos>` alone: nothing is asked.
+        read = self.fusion(texts, texts[..., :1], both_ways, self.pad, self.streams(seen))
+        return self.match(read[:, :, 0])[..., 0]
+
     def forward(
         self, text: Tensor, prompt: Tensor, causal: Tensor, labels: Tensor, weight: Tensor,
         caption: Tensor | None = None, caption_mask: Tensor | None = None, vtc: float = 0.0, pair: float = 0.0,
-        lower: Tensor | None = None, video: Tensor | None = None, image: Tensor | None = None,
+        match: float = 0.0, lower: Tensor | None = None, video: Tensor | None = None, image: Tensor | None = None,
+        other: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The loss of one batch.
 
         Args:
             text, prompt, labels: ids (B, Q, n), (B, Q, m), (B, Q, n); causal, weight: (B, Q). If all weights are zero,
                 no word is predicted.
-            caption, caption_mask: CLIP's text input (B, l), clip by clip; vtc, pair: ratios of its losses. For `pair`
-                items 2i and 2i + 1 are a clip and its reversal.
+            caption, caption_mask: CLIP's text input (B, l), clip by clip; vtc, pair, match: ratios of its losses. For
+                `pair` and `match` items 2i and 2i + 1 are a clip and its reversal.
             lower: tokens that enter block `self.start` of the video encoder; or
-            video, image: tokens that left an encoder which is frozen.
+            video, image, other: tokens that left an encoder which is frozen.
         """
-        seen = {name: x for name, x in (("video", video), ("image", image)) if x is not None}
+        seen = {name: x for name, x in (("video", video), ("image", image), ("other", other)) if x is not None}
         if lower is not None:
             seen["video"] = self.video(lower, self.start)
         loss = torch.zeros(())
@@ -137,6 +157,8 @@ class Vlab(nn.Module):
         if vtc or pair:
             scores = self.similarity(seen, caption, caption_mask) * self.scale.exp()
             loss = loss + vtc * contrastive_loss(scores) + (pair * pair_loss(scores) if pair else 0.0)
+        if match:
+            loss = loss + match * match_loss(self.match_scores(seen, caption))
         return {"loss": loss}
 
 
@@ -148,9 +170,21 @@ def contrastive_loss(scores: Tensor) -> Tensor:
 
 def pair_loss(scores: Tensor) -> Tensor:
     """`contrastive_loss` within every 2 x 2 block of an item and its neighbour, mean over blocks; scores (B, B)."""
-    number = torch.arange(len(scores), device=scores.device)
-    own, other = scores[number, number], scores[number, number ^ 1]  # item's text with its clip, with the reversal
-    crossed = scores[number ^ 1, number]  # the reversal's text with the item's clip
+    number, neighbour = torch.arange(len(scores), device=scores.device), neighbours(scores)
+    own, other = scores[number, number], scores[number, neighbour]  # item's text with its clip, with the reversal
+    crossed = scores[neighbour, number]  # the reversal's text with the item's clip
+    return (functional.softplus(other - own) + functional.softplus(crossed - own)).mean() / 2
+
+
+def neighbours(rows: Tensor) -> Tensor:
+    """Numbers of the other item of each pair: 1, 0, 3, 2, …"""
+    return torch.arange(len(rows), device=rows.device) ^ 1
+
+
+def match_loss(scores: Tensor) -> Tensor:
+    """`pair_loss` of scores (B, 2): a clip with its own text, and with that of its reversal."""
+    own, crossed = scores.T
+    other = crossed[neighbours(scores)]  # the item's own text with its reversal
     return (functional.softplus(other - own) + functional.softplus(crossed - own)).mean() / 2
 
 
@@ -179,6 +213,8 @@ def adopt_reader(model: Vlab, state: dict[str, Tensor]) -> None:
 def blended(stage1: Vlab, clip: CLIPModel, branches: str, seed: int) -> Vlab:
     """A stage-2 model that starts from stage 1: same encoders, words and layers; every cross-attention from stage 1's.
 
+    Where there are two, the second starts beside the first (`TWIN_NOISE`), alike in every form.
+
     Args:
         clip: the CLIP that stage 1 started from, for the image branch's projection.
     """
@@ -193,5 +229,15 @@ def blended(stage1: Vlab, clip: CLIPModel, branches: str, seed: int) -> Vlab:
             old.setdefault(name, stage1.state_dict()[re.sub(r"^tokens\.(video|image)", "tokens.video", source)])
     old["projection.image.weight"] = clip.visual_projection.weight.detach().clone()
     model.load_state_dict({name: old[name] for name in model.state_dict()})
+    part_twins(model, TWIN_NOISE, seed)
     model.video.requires_grad_(False)
     return model.eval()
+
+
+def part_twins(model: Vlab, noise: float, seed: int) -> None:
+    """Move the second cross-attention of every layer, in place, by `noise` times the deviation of each of its parts."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in model.fusion.layers:
+            for weight in layer.cross["image"].parameters() if "image" in layer.cross else ():
+                weight += noise * weight.std() * torch.randn(weight.shape, generator=generator)

@@ -1,7 +1,8 @@
-"""What one shard of the study computes: an arm of stage 1, or a form of blending in stage 2, each from one seed.
+"""What one shard of stage 1 computes: an arm from one seed.
 
-All arms of a comparison get the same clips, steps, batches and questions; a learning rate is chosen for each kind of
-arm by its answers on validation clips, on a seed that is not reported.
+All arms of a comparison get the same clips, steps, batches and questions. Rate and pace are searched among the same
+pairs for the adapter that is claimed and for the baselines, by answers on validation clips, on a seed that is not
+reported.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 from mmlib import store
 from mmlib.errors import UserError
 from mmlib.vlab import language
-from mmlib.vlab.base import Settings, as_text, drawn, features, load_weights, open_base, read_weights, tokenizer
+from mmlib.vlab.base import Settings, as_text, drawn, features, open_base, read_weights, tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mmlib.vlab.batches import Sequences
     from mmlib.vlab.model import Arm, Vlab
 
@@ -47,21 +46,23 @@ def score(result: dict[str, Any]) -> float:
     return round(fmean(fmean(result["scores"][family]) for family in language.FAMILIES), 6)
 
 
-def choose_rate(results: list[dict[str, Any]]) -> dict[str, float]:
-    """Arm -> the learning rate with the best `score` on validation clips."""
-    best: dict[str, tuple[float, float]] = {}
+def choose(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Arm -> `learning_rate` and `pace` with the best `score` on validation clips; the lower ones of equals."""
+    best: dict[str, tuple[float, float, float]] = {}
     for result in results:
-        # The lower rate of two equals: -rate.
-        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0)), (score(result), -result["learning_rate"]))
-    return {arm: -rate for arm, (_, rate) in best.items()}
+        found = (score(result), -result["learning_rate"], -result["pace"])
+        best[result["arm"]] = max(best.get(result["arm"], (-1.0, 0.0, 0.0)), found)
+    return {arm: {"learning_rate": -rate, "pace": -pace} for arm, (_, rate, pace) in best.items()}
 
 
-def rate_for(arm: str, chosen: dict[str, float], blocks: list[int], other: float) -> float:
-    """The rate chosen for an arm's kind; `b2`'s for the others without adapter; else `other`."""
+def settings_for(arm: str, chosen: dict[str, dict[str, float]], blocks: list[int]) -> dict[str, float]:
+    """What the search chose for an arm; for an ablation what it chose for the arm itself; for others of a kind theirs.
+
+    Adapters that were not searched take `st3d`'s settings, arms without adapter those of `b2@match`.
+    """
     kind = arm.partition("@")[0]
-    if kind not in chosen and arms(blocks)[kind].adapter == "none":
-        kind = "b2"
-    return chosen.get(kind, other)
+    alike = "b2@match" if arms(blocks)[kind].adapter == "none" else "st3d"
+    return next(chosen[name] for name in (arm, kind, alike) if name in chosen)
 
 
 def rates(settings: Settings, learning_rate: float) -> Settings:
@@ -71,6 +72,8 @@ def rates(settings: Settings, learning_rate: float) -> Settings:
 
 def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]:
     """`tconv`, `tconv@T4` (frames) or `tconv@qa` (one loss alone) -> the arm and what it changes in the settings.
+
+    `@match` exchanges the loss of a clip and its reversal: through the multimodal encoder, not through averages.
 
     Raises:
         UserError: unknown name.
@@ -86,6 +89,8 @@ def parse_arm(name: str, blocks: list[int], hidden: int) -> tuple[Arm, Settings]
     changes: Settings = {}
     if option.startswith("T"):
         changes["frames"] = int(option[1:])
+    elif option == "match":
+        changes["ratios"] = {**RATIOS, "pair": 0.0, "match": RATIOS["pair"]}
     elif option:
         kept = ("vtc", "pair") if option == "vtc" else (option,)
         changes["ratios"] = {task: ratio if task in kept else 0.0 for task, ratio in RATIOS.items()}
@@ -104,6 +109,7 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     base, settings, seed = shard["base"], shard["settings"], shard["seed"]
     arm, changes = parse_arm(shard["arm"], settings["blocks"], settings["hidden"])
     options = {"ratios": RATIOS, **settings, **changes, **rates(settings, shard["learning_rate"])}
+    options["pace"] = shard["pace"]
     options["name"] = shard["name"]
     words = tokenizer(base["nouns"])
     model = Vlab(open_base(base), arm, words.pad_token_id, seed)
@@ -113,8 +119,8 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
     scratch = store.project_root() / ".scratch" / "vlab" / f"adapt-{store.digest(shard)}"
     seen = {"lower": features(base, "train", model.start)}
     curve = training.train(model, sequences, pairs, seen, options, seed, scratch)
-    result = {"arm": shard["arm"], "seed": seed, "learning_rate": shard["learning_rate"], "curve": curve,
-              "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
+    result = {"arm": shard["arm"], "seed": seed, "learning_rate": shard["learning_rate"], "pace": shard["pace"],
+              "curve": curve, "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     result |= {"scores": measure_adapted(model, sequences, base, shard["split"], options.get("frames"))}
     if shard["keep"]:
         result["weights"] = {shard["arm"]: as_text(model.state_dict())}
@@ -124,58 +130,14 @@ def adapt(shard: dict[str, Any]) -> dict[str, Any]:
 def measure_adapted(
     model: Vlab, sequences: Sequences, base: Settings, split: str, frames: int | None
 ) -> dict[str, list[float]]:
-    """All scores of a stage-1 model, also with shuffled test frames."""
+    """All scores of a stage-1 model, also with shuffled test frames; on validation clips questions alone."""
     from mmlib.vlab import training
-    from mmlib.vlab.measures import measure
+    from mmlib.vlab.measures import answered, measure
 
     pairs, _ = drawn(base, split)
     below = features(base, split, model.start)
     see = training.seer({"video": training.encode(model, below, frames=frames)})
+    if split == "validation":
+        return answered(model, sequences, pairs, see)
     shuffled = training.seer({"video": training.encode(model, below, "shuffled", frames)})
     return measure(model, sequences, pairs, see, shuffled)
-
-
-def blend(shard: dict[str, Any]) -> dict[str, Any]:
-    """Stage 2 of one form of blending from one seed: both encoders frozen, their tokens made once."""
-    import torch
-
-    from mmlib.vlab import training
-    from mmlib.vlab.batches import Sequences
-    from mmlib.vlab.measures import measure
-    from mmlib.vlab.model import RATIOS, Vlab, blended
-
-    torch.set_num_threads(1)
-    base, settings, seed = shard["base"], shard["settings"], shard["seed"]
-    words, clip = tokenizer(base["nouns"]), open_base(base)
-    arm, _ = parse_arm(shard["source"], settings["blocks"], settings["hidden"])
-    path = store.project_root() / f"results/vlab/adapting/{shard['source']}-seed{seed}.safetensors"
-    stage1 = load_weights(Vlab(clip, arm, words.pad_token_id, seed), path)
-    model = blended(stage1, clip, shard["arm"], seed)
-    tokens = {split: branch_tokens(stage1, base, split, model.slots) for split in ("train", "test")}
-    sequences, (pairs, _) = Sequences(words, settings["answer_share"]), drawn(base, "train")
-    options = {"ratios": RATIOS, **settings, **rates(settings, settings["learning_rate"]), "name": shard["name"],
-               "contrastive_steps": 0}  # fmt: skip
-    scratch = store.project_root() / ".scratch" / "vlab" / f"blend-{store.digest(shard)}"
-    curve = training.train(model, sequences, pairs, tokens["train"], options, seed, scratch)
-    test, _ = drawn(base, "test")
-    return {
-        "arm": shard["arm"], "seed": seed, "curve": curve,
-        "parameters": sum(p.numel() for p in model.fusion.parameters()),
-        "scores": measure(model, sequences, test, training.seer(tokens["test"])),
-    }  # fmt: skip
-
-
-def branch_tokens(stage1: Vlab, base: Settings, split: str, slots: dict[str, str]) -> dict[str, Tensor]:
-    """What each branch that a form of blending uses sees of a split."""
-    import torch
-
-    from mmlib.vlab import training
-
-    found = {}
-    if "video" in slots.values():
-        found["video"] = training.encode(stage1, features(base, split, stage1.start))
-    if "image" in slots.values():
-        with torch.inference_mode():
-            norm = open_base(base).vision_model.post_layernorm
-            found["image"] = norm(features(base, split, base["layers"])).clone()
-    return found

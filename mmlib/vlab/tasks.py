@@ -102,30 +102,41 @@ def caption_scores(said: list[str], pairs: Pairs, items: list[int]) -> dict[str,
     return {"cider": cider, "caption_motion": named}
 
 
-def distinct(pairs: Pairs, limit: int) -> list[int]:
-    """Numbers of clips with different captions that no still picture could confuse: one per thing and ground."""
-    found: dict[tuple[str, str], int] = {}
-    for number, clip in enumerate(pairs.clips):
-        found.setdefault((clip.first, clip.background), number)
-    return list(found.values())[:limit]
+def galleries(pairs: Pairs) -> list[list[int]]:
+    """Numbers of clips, in galleries whose clips differ in thing and ground, so that a still picture tells them apart.
 
-
-def recalls(model: Vlab, sequences: Sequences, see: See, pairs: Pairs, chosen: list[int]) -> dict[str, list[float]]:
-    """Text-to-video R@1 per clip of `chosen`, in two galleries.
-
-    `static`: the chosen clips alone, which differ in what is seen. `reversal`: each with its reversed partner, so
-    that a model blind to order is at one half at most: both have equal scores, and ties count as chance.
+    The first gallery has every thing and ground once, the second those that come twice, and so on; galleries of less
+    than half the first one's size, where searching is easier, are left out.
     """
-    items = [2 * number for number in chosen]
-    texts = [language.captions(pairs[item], held_out=True)[0] for item in items]
-    encoded = encode_texts(sequences.tokenizer, texts, LENGTH)
-    with torch.inference_mode():
-        every = [*items, *(item + 1 for item in items)]
-        parts = [see(every[i : i + BATCH]) for i in range(0, len(every), BATCH)]
-        seen = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        scores = model.similarity(seen, encoded["input_ids"], encoded["attention_mask"]).double().numpy().round(6)
-    relevant = torch.eye(len(items), len(every), dtype=torch.bool).numpy()
-    return {
-        "reversal_r1": retrieval.recall_at(scores, 1, relevant).tolist(),
-        "static_r1": retrieval.recall_at(scores[:, : len(items)], 1).tolist(),
-    }
+    rounds: list[dict[tuple[str, str], int]] = []
+    for number, clip in enumerate(pairs.clips):
+        key = clip.first, clip.background
+        gallery = next((gallery for gallery in rounds if key not in gallery), None)
+        if gallery is None:
+            rounds.append(gallery := {})
+        gallery[key] = number
+    return [list(gallery.values()) for gallery in rounds if 2 * len(gallery) >= len(rounds[0])]
+
+
+def queries(pairs: Pairs) -> list[list[int]]:
+    """Items that are searched for, gallery by gallery: all its clips, then all their partners."""
+    return [[2 * number + side for number in gallery] for gallery in galleries(pairs) for side in (0, 1)]
+
+
+def recalls(model: Vlab, sequences: Sequences, see: See, pairs: Pairs) -> dict[str, list[float]]:
+    """Text-to-video R@1 for every item of `queries`, among two sets.
+
+    `static`: items that differ in what is seen. `reversal`: each with its reversed partner, so that a model blind to
+    order is at one half at most: both have equal scores, and ties count as chance.
+    """
+    found: dict[str, list[float]] = {"reversal_r1": [], "static_r1": []}
+    for items in queries(pairs):
+        texts = [language.captions(pairs[item], held_out=True)[0] for item in items]
+        encoded = encode_texts(sequences.tokenizer, texts, LENGTH)
+        with torch.inference_mode():
+            seen = see([*items, *(item ^ 1 for item in items)])
+            scores = model.similarity(seen, encoded["input_ids"], encoded["attention_mask"]).double().numpy().round(6)
+        relevant = torch.eye(len(items), 2 * len(items), dtype=torch.bool).numpy()
+        found["reversal_r1"] += retrieval.recall_at(scores, 1, relevant).tolist()
+        found["static_r1"] += retrieval.recall_at(scores[:, : len(items)], 1).tolist()
+    return found

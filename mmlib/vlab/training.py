@@ -1,7 +1,8 @@
 """Both stages through `mmlib.models.fit.fit`: feature adapting, then feature blending.
 
 Adapters must learn several times faster than what surrounds them, CLIP several times slower (pilot: with one common
-rate no motion is learned in hundreds of steps). `fit` has one learning rate, so a part that shall learn r times as
+rate no motion is learned in hundreds of steps); an arm without adapters can learn order in its frame embeddings alone,
+so there the pace is theirs. `fit` has one learning rate, so a part that shall learn r times as
 fast is reparametrised as anchor + r (raw - anchor): under Adam, whose steps do not depend on the gradient's size, raw
 moving at rate l is the part moving at rate r l.
 """
@@ -63,6 +64,12 @@ def paces(ratios: dict[nn.Module, float]) -> Iterator[None]:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
+def sees_order(model: Vlab) -> nn.Module:
+    """Adapters, or where there are none (or they are frozen) the visual tokens with their frame embeddings."""
+    adapters = model.video.adapters
+    return adapters if any(p.requires_grad for p in adapters.parameters()) else model.tokens
+
+
 def phases(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """`settings` of each phase, which has a schedule of its own: contrastive losses alone, then all.
 
@@ -74,7 +81,7 @@ def phases(settings: dict[str, Any]) -> list[dict[str, Any]]:
     first = {**settings, "steps": settings["contrastive_steps"], "ratios": {**ratios, **alone}}
     if not settings["contrastive_steps"]:
         return [settings]
-    if not (ratios["vtc"] or ratios["pair"]):
+    if not (ratios["vtc"] or ratios["pair"] or ratios["match"]):
         first["ratios"] = ratios
     return [first, settings]
 
@@ -92,8 +99,8 @@ def train(
 
     Args:
         features: as in `seer`: `lower` trains the video encoder, `video` and `image` left encoders that are frozen.
-        settings: `name`, `steps`, `batch`, `learning_rate`, `muon_learning_rate`, `adapter_pace`, `clip_pace`,
-            `questions`, `ratios`, `contrastive_steps`.
+        settings: `name`, `steps`, `batch`, `learning_rate`, `muon_learning_rate`, `pace` (of what can learn
+            order: `sees_order`), `clip_pace`, `questions`, `ratios`, `contrastive_steps`.
     """
     look = seer(features, frames=settings.get("frames"))
 
@@ -104,7 +111,7 @@ def train(
 
     model.train()
     curve: list[dict[str, float]] = []
-    with paces({model.video.adapters: settings["adapter_pace"], model.video.vision: settings["clip_pace"]}):
+    with paces({sees_order(model): settings["pace"], model.video.vision: settings["clip_pace"]}):
         for number, part in enumerate(phases(settings)):
             collate = training_collate(sequences, pairs, see, part, seed + PHASE_SEED * number)
             done = fit(model, collate, name=settings["name"], steps=part["steps"], batch=settings["batch"],
@@ -133,7 +140,7 @@ def learn_to_read(
         tokens: of the plain image encoder, (clips, T, N + 1, D).
         settings: as in `train`; the contrastive loss is left to CLIP.
     """
-    options = {**settings, "ratios": {**settings["ratios"], "vtc": 0.0, "pair": 0.0}}
+    options = {**settings, "ratios": {**settings["ratios"], "vtc": 0.0, "pair": 0.0, "match": 0.0}}
     model.requires_grad_(False)
     for part in (model.fusion, model.tokens):
         part.requires_grad_(True)
@@ -148,11 +155,12 @@ def seer(features: dict[str, Tensor], order: str = "forward", frames: int | None
 
     Args:
         features: `lower` and `image` were made frame by frame, so that a partner's are the clip's, flipped: one row
-            per clip. `video` mixes frames: one row per item.
+            per clip. `video` and `other` mix frames: one row per item.
     """
 
     def see(items: list[int]) -> dict[str, Tensor]:
-        return {name: x[items] if name == "video" else take(x, items, order, frames) for name, x in features.items()}
+        mixed = {"video", "other"}
+        return {name: x[items] if name in mixed else take(x, items, order, frames) for name, x in features.items()}
 
     return see
 

@@ -8,7 +8,18 @@ from torch.nn import functional
 
 from mmlib.errors import UserError
 from mmlib.models.cross_attention import Attention, Layer, MultimodalEncoder, VisualTokens, sequence_mask
-from mmlib.vlab.model import BRANCHES, Arm, Vlab, blended, contrastive_loss, pair_loss, word_loss
+from mmlib.vlab import model as models
+from mmlib.vlab.model import (
+    BRANCHES,
+    TWIN_NOISE,
+    Arm,
+    Vlab,
+    blended,
+    contrastive_loss,
+    match_loss,
+    pair_loss,
+    word_loss,
+)
 from tests.vlab.conftest import WIDTH
 
 PAD = 0
@@ -167,6 +178,56 @@ def test_pair_loss_is_the_contrastive_loss_of_every_pair():
     torch.testing.assert_close(pair_loss(logits), torch.stack(blocks).mean())
 
 
+def test_match_loss_is_the_pair_loss_of_the_same_scores():
+    scores = torch.randn(6, 6)
+    number = torch.arange(6)
+    two = torch.stack([scores[number, number], scores[number ^ 1, number]], 1)  # clip with own, with the other's text
+    torch.testing.assert_close(match_loss(two), pair_loss(scores))
+
+
+def test_match_scores_are_those_of_one_text_at_a_time(small_clip):
+    """And they see the order of frames, which the average that `pair` compares does not."""
+    net, tokens = model(small_clip), torch.randn(2, 8, 17, WIDTH)
+    caption = torch.tensor([[1, 7, 9, 3], [1, 8, 3, PAD]])
+    with torch.inference_mode():
+        made = net.match_scores({"video": tokens}, caption)
+        reversed_ = net.match_scores({"video": tokens.flip(1)}, caption)
+        for clip, text, place in ((0, 0, (0, 0)), (0, 1, (0, 1)), (1, 0, (1, 1)), (1, 1, (1, 0))):
+            one = (caption[text][None, None], caption[text][None, None, :1], torch.tensor([[False]]), PAD)
+            read = net.fusion(*one, net.streams({"video": tokens[clip, None]}))
+            torch.testing.assert_close(net.match(read[0, 0, 0])[0], made[place], atol=1e-5, rtol=1e-5)
+    assert (made - reversed_).abs().max() > 1e-4
+
+
+def twins(net):
+    """Largest difference between the two cross-attentions of any layer."""
+    pairs = ((layer.cross["video"].parameters(), layer.cross["image"].parameters()) for layer in net.fusion.layers)
+    return max((a - b).abs().max().item() for one, two in pairs for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("name", ["video+video", "image+image"])
+@pytest.mark.parametrize("noise", [TWIN_NOISE, 0.0])
+def test_twin_branches_go_ways_of_their_own(name, noise, small_clip, monkeypatch):
+    """Planted fault: without the noise they stay equal to the bit, and the control has one branch."""
+    monkeypatch.setattr(models, "TWIN_NOISE", noise)
+    net = blended(model(small_clip, adapter="tconv", blocks=(1,)), small_clip, name, 0)
+    before = [p.detach().clone() for layer in net.fusion.layers for p in layer.cross.parameters()]
+    seen = {branch: torch.randn(2, 8, 17, WIDTH) for branch in set(net.slots.values())}
+    labels = torch.full((2, 1, 5), -100)
+    labels[..., 2] = 8
+    optimizer = torch.optim.AdamW(net.fusion.layers.parameters(), 1e-3)
+    text, prompt = IDS.expand(2, -1, -1), PROMPT.expand(2, -1, -1)
+    net(text, prompt, torch.ones(2, 1).bool(), labels, torch.ones(2, 1) / 2, **seen)["loss"].backward()
+    optimizer.step()
+    moved = [
+        p - old
+        for p, old in zip((p for layer in net.fusion.layers for p in layer.cross.parameters()), before, strict=True)
+    ]
+    half = len(moved) // 4  # parameters of one cross-attention: two layers, two each
+    apart = max((a - b).abs().max().item() for a, b in zip(moved[:half], moved[half : 2 * half], strict=True))
+    assert (apart > 0) == (twins(net) > 0) == (noise > 0)
+
+
 def test_word_loss_is_a_weighted_mean_of_sequence_means():
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 2, 4, 9), torch.full((2, 2, 4), -100)
@@ -203,16 +264,16 @@ def test_stage_2_starts_where_stage_1_ended(name, small_clip):
     asked = (ids, prompt, torch.tensor([[True], [True]]))
     with torch.inference_mode():
         wanted = stage1.word_scores({"video": tokens}, *asked)
-        made = net.word_scores({"video": tokens, "image": tokens}, *asked)
+        made = net.word_scores({"video": tokens, "image": tokens, "other": tokens}, *asked)
     if name in ("video", "image", "concat"):
         torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-4)
     else:
         layer = net.fusion.layers[0]
         for part in ("query", "key", "value", "out"):
             first, second = (getattr(layer.cross[stream], part).weight for stream in ("video", "image"))
-            assert torch.equal(first, second) and torch.equal(
-                first, getattr(stage1.fusion.layers[0].cross["shared"], part).weight
-            )
+            assert torch.equal(first, getattr(stage1.fusion.layers[0].cross["shared"], part).weight)
+            apart = ((second - first).std() / first.std()).item()
+            assert apart == pytest.approx(TWIN_NOISE, rel=0.15), "the second starts beside the first, in every form"
     assert torch.equal(
         net.video.vision.state_dict()["post_layernorm.weight"],
         stage1.video.vision.state_dict()["post_layernorm.weight"],

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from mmlib.errors import UserError
+from mmlib.formats import video
 from mmlib.formats.reading import Skips
+from mmlib.formats.video import CaptionedVideo, VideoQuestion
 from mmlib.vlab import frames
 from mmlib.vlab.frames import read_videos, segments
 
@@ -60,22 +62,40 @@ def files(tmp_path):
 @pytest.mark.parametrize("name", ["video1", "folder"])
 def test_what_is_read_is_what_was_written(name, files):
     skips = Skips()
-    (video,) = read_videos({name: files[name]}, 3, skips)
-    assert video.numbers == [1, 3, 5] and not skips.counts and skips.read == 1
-    assert video.frames.shape == (3, 12, 20, 3)
+    (seen,) = read_videos({name: files[name]}, 3, skips)
+    assert seen.numbers == [1, 3, 5] and not skips.counts and skips.read == 1
+    assert seen.frames.shape == (3, 12, 20, 3)
     # A GIF keeps few colours; the square's place must be exact.
-    assert np.array_equal(video.frames[..., 0] > 125, moving(6)[[1, 3, 5]][..., 0] > 125)
+    assert np.array_equal(seen.frames[..., 0] > 125, moving(6)[[1, 3, 5]][..., 0] > 125)
 
 
 def test_defects_are_counted_and_the_run_goes_on(files, tmp_path):
     skips = Skips()
     wanted = {**files, "gone": tmp_path / "gone.gif"}
-    read = [video.video_id for video in read_videos(wanted, 8, skips)]
+    read = [seen.video_id for seen in read_videos(wanted, 8, skips)]
     assert read == ["folder", "video1"]
     assert skips.counts["fewer than 8 frames"] == 2 and skips.examples["no frames"] == ["empty"]
     assert skips.examples["no file"] == ["gone"] and skips.examples["frames of different sizes"] == ["mixed"]
     assert sorted(skips.examples["unreadable"]) == ["text", "torn"]
     assert "no frames 1 (empty)" in str(skips)
+
+
+def test_rows_of_the_readers_get_frames(files, tmp_path):
+    """MSRVTT captions, MSRVTT-QA and TGIF-QA files, written and read back, beside videos that are there or not."""
+    folder, skips = files["video1"].parent, Skips()
+    asked = [VideoQuestion(f"video{i}", "what moves ?", "square") for i in (1, 1, 7)]
+    video.write_video_qa(tmp_path / "qa.json", asked)
+    rows = list(frames.with_frames(video.read_video_qa(tmp_path / "qa.json", skips), folder, 3, skips))
+    assert [row.answer for row, _ in rows] == ["square"] * 2 and rows[0][1] is rows[1][1], "one decoding a video"
+    assert rows[0][1].numbers == [1, 3, 5]
+    assert skips.examples["no file"] == ["video7"] and skips.examples["row without its video"] == ["video7"]
+    tgif = [VideoQuestion("video1", "what moves ?", "square", "object")]
+    video.write_tgif(tmp_path / "tgif.csv", "frameqa", tgif)
+    ((row, seen),) = frames.with_frames(video.read_tgif(tmp_path / "tgif.csv", "frameqa", skips), folder, 2, skips)
+    assert row == tgif[0] and seen.frames.shape == (2, 12, 20, 3)
+    told = [CaptionedVideo("video1", ("a square moves",), "test"), CaptionedVideo("folder", (), "test")]
+    ((row, _),) = frames.with_frames(told, folder, 2, skips)
+    assert row.captions == ("a square moves",) and skips.examples["no caption"] == ["folder"]
 
 
 def test_a_file_without_a_decoder_is_named_and_one_can_be_passed(tmp_path):
@@ -91,8 +111,8 @@ def test_a_file_without_a_decoder_is_named_and_one_can_be_passed(tmp_path):
         def read(self, path, numbers):
             return moving(4)[numbers]
 
-    (video,) = read_videos({"video2": path}, 2, Skips(), decoder=Given())
-    assert np.array_equal(video.frames, moving(4)[[1, 3]])
+    (seen,) = read_videos({"video2": path}, 2, Skips(), decoder=Given())
+    assert np.array_equal(seen.frames, moving(4)[[1, 3]])
 
 
 def test_the_middle_square_at_the_asked_size():

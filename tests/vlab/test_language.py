@@ -10,6 +10,7 @@ import pytest
 from mmlib.errors import UserError
 from mmlib.vlab import data, language, tasks
 from mmlib.vlab.data import draw_pairs
+from mmlib.vlab.frames import segments
 from mmlib.world.clips import ANSWERS, draw_clips, partner, render_clip
 
 CLIPS = draw_clips(60, 0)
@@ -101,6 +102,54 @@ def test_partners_are_flips(renderer, pairs, images):
         assert torch.equal(data.take(features, [item], "reversed")[0], frames.flip(0))
         shuffled = data.take(features, [item], "shuffled")[0]
         assert sorted(f.sum().item() for f in shuffled.int()) == sorted(f.sum().item() for f in frames.int())
+
+
+def seen_frames(count, rule):
+    """Sets of pictures (in the clip's own numbers) that a clip and its reversal show, over many draws."""
+    import torch
+
+    numbered = torch.arange(8).view(1, 8, 1, 1).repeat(400, 1, 1, 1)
+    forward, backward = (rule(numbered, [2 * i + side for i in range(400)], count) for side in (0, 1))
+    return [Counter(tuple(sorted(row.flatten().tolist())) for row in rows) for rows in (forward, backward)]
+
+
+def fixed(numbered, items, count):
+    """The rule that this replaced: the later one of two middle frames."""
+    return data.take(numbered, items)[:, segments(count, 8)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_a_clip_and_its_reversal_show_the_same_pictures(count):
+    """As often, whatever the number of frames: the blind to order cannot tell them. Planted fault: a fixed middle."""
+    forward, backward = seen_frames(count, lambda x, items, t: data.take(x, items, frames=t))
+    assert set(forward) == set(backward) and len(forward) == (1 if count == 8 else 2)
+    assert all(abs(forward[pictures] - backward[pictures]) < 60 and forward[pictures] > 150 for pictures in forward)
+    assert all(len(set(pictures)) == count for pictures in forward)
+    wrong = seen_frames(count, fixed)
+    assert (wrong[0] == wrong[1]) == (count == 8)
+
+
+def test_shuffled_frames_are_those_that_are_seen():
+    import torch
+
+    numbered, items = torch.arange(8).view(1, 8, 1, 1).repeat(50, 1, 1, 1), list(range(100))
+    forward, shuffled = (data.take(numbered, items, order, 4).flatten(1) for order in ("forward", "shuffled"))
+    assert torch.equal(shuffled.sort().values, forward.sort().values) and not torch.equal(shuffled, forward)
+    assert torch.equal(data.take(numbered, items, "reversed", 4).flatten(1), forward.flip(1))
+    with pytest.raises(UserError, match="3 of 8 frames"):
+        data.take(numbered, items, frames=3)
+
+
+def test_galleries_differ_in_what_is_seen_and_queries_have_partners():
+    pairs = draw_pairs("test", 120, 16, 0)
+    found = tasks.galleries(pairs)
+    for gallery in found:
+        assert len({(pairs.clips[n].first, pairs.clips[n].background) for n in gallery}) == len(gallery)
+    sizes, numbers = [len(gallery) for gallery in found], [n for gallery in found for n in gallery]
+    assert len(sizes) > 1 and sizes == sorted(sizes, reverse=True) and 2 * sizes[-1] >= sizes[0]
+    assert len(set(numbers)) == len(numbers)
+    items = [item for part in tasks.queries(pairs) for item in part]
+    assert sorted(items) == sorted(2 * n + side for n in numbers for side in (0, 1))
 
 
 def test_bad_requests_are_named(pairs):
