@@ -52,4 +52,4 @@ def test_remarks_made_later_do_not_pass_for_predictions(root):
     assert "reviewer" in later and "LATER" not in parity
     known = reading.predicted(root, "L2-size-mmlu")
     assert known.startswith("**Known before, not predicted:**") and "Written before" not in known
-    assert "**Added later:**" not in reading.predicted(root, "L5-alibi")
+    assert "**Added later:**" not in reading.predicted(root, "L8-lora")
