@@ -22,7 +22,7 @@ from mmlib.pipeline import SCRATCH
 # The first test waits for the whole pipeline: more than the limit of a single test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 STUDY = "quantization"
-STAGE = "quantization-bits"
+STAGE, TUNED = "quantization-bits", "quantization-lm-compensation"
 OUTPUTS = ("bits.json", "evidence_bits.json", "01_bits_compute.ipynb")
 
 
@@ -165,8 +165,8 @@ def test_a_prose_edit_reruns_the_report_only(smoke):
     ("old", "new", "rerun"),
     [
         ("mapping_items: 2", "mapping_items: 1", {STAGE}),
-        ("choices: 4", "choices: 3", {STAGE, "quantization-outliers"}),  # both rank candidates
-        ("damping: 0.01", "damping: 0.02", {STAGE, "quantization-components"}),  # both calibrate with it
+        ("choices: 4", "choices: 3", {STAGE, "quantization-outliers", TUNED}),  # all rank candidates
+        ("damping: 0.01", "damping: 0.02", {STAGE, "quantization-components", TUNED}),  # all calibrate with it
         ("max_perplexity: 40.0", "max_perplexity: 41.0", {"lm"}),
     ],
 )
